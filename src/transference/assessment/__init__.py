@@ -1,0 +1,1 @@
+"""What judges any fitted method, and knows none of them."""

@@ -1,0 +1,1 @@
+"""Co-learning by matching one modality's representation to the other's."""

@@ -1,0 +1,1 @@
+"""Co-learning by sharing a representation."""

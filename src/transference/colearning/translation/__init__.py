@@ -1,0 +1,1 @@
+"""Co-learning by predicting one modality from the other."""

@@ -1,0 +1,1 @@
+"""The nouns of the package. Nothing here imports anything of the package but `core` itself."""

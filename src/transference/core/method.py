@@ -1,0 +1,205 @@
+"""Method: what every method of the package is, and the card that declares it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator
+from sklearn.metrics import r2_score
+
+from transference.core.errors import ConfigError, DataError, NotFittedError, must_be
+from transference.core.parameters import Constraint
+from transference.core.spec import DataSpec, Task, TaskKind
+from transference.core.views import Views
+
+Need = Literal["labels", "unlabelled", "paired", "pretrained", "language_model", "graph"]
+
+
+@dataclass(frozen=True)
+class Card:
+    """The declaration that drives the checks, the planner, the command line and the docs.
+
+    Attributes
+    ----------
+    summary, reference
+        One sentence; a key of docs/references.bib.
+    modalities
+        Fewest and most modalities in training; None = any number.
+    needs
+        ``unlabelled``: uses rows without a label when there are any. ``paired``: rows with two modalities or more.
+    at_test
+        ``all``: every modality must be there; ``primary``: only the primary one is read, whatever else is given;
+        ``any``: answers with any non-empty subset.
+    tasks
+        What it can do.
+    """
+
+    summary: str
+    reference: str
+    modalities: tuple[int, int | None]
+    needs: frozenset[Need]
+    at_test: Literal["all", "primary", "any"]
+    tasks: frozenset[TaskKind]
+
+
+class Method(BaseEstimator, ABC):
+    """A method is a scikit-learn estimator whose X is a `Views`.
+
+    An author writes ``learn`` and ``decide``; this class checks parameters and input, encodes labels, and keeps
+    what the card says about modalities. Labels may be integers, strings or, for regression, floats; unlabelled rows
+    hold -1, None or nan, in this order. Learned state ends in ``_``: ``spec_``, ``classes_``.
+    """
+
+    card: ClassVar[Card]
+    constraints: ClassVar[Mapping[str, Constraint]] = {}
+
+    @abstractmethod
+    def learn(self, X: Views, target: NDArray[Any]) -> None:
+        """Learn from rows and encoded targets: class numbers with -1, or floats with nan, where unlabelled."""
+
+    @abstractmethod
+    def decide(self, X: Views) -> NDArray[Any]:
+        """(n, classes) probabilities, or (n, outputs) values."""
+
+    def fit(self, X: Views, y: ArrayLike) -> Self:
+        """Learn from these rows.
+
+        Parameters
+        ----------
+        X
+            Training rows.
+        y
+            (n,) labels; see the class for how an unlabelled row is written. (n, k) zeros and ones for several labels.
+        """
+        self.check_parameters()
+        if not isinstance(X, Views):
+            raise DataError(must_be(f"The X of {type(self).__name__}.fit", "a Views", type(X).__name__))
+        self._check_modalities(X)
+        target, task = encode(y, len(X), self.card.tasks)
+        self.spec_ = DataSpec(dict(X.specs), X.primary, task)
+        self.classes_ = np.asarray(task.classes)
+        self.learn(X, target)
+        return self
+
+    def predict(self, X: Views) -> NDArray[Any]:
+        """(n,) labels or values; (n, k) for several labels."""
+        decided = self.decide(self._readable(X))
+        kind = self.spec_.task.kind
+        if kind == "regression":
+            return decided[:, 0]
+        if kind == "multilabel":
+            return (decided > 0.5).astype(np.int64)
+        return self.classes_[decided.argmax(1)]
+
+    def predict_proba(self, X: Views) -> NDArray[Any]:
+        """(n, classes) probabilities in the order of ``classes_``; (n, k) for several labels."""
+        if self._fitted().task.kind == "regression":
+            raise ConfigError(f"{type(self).__name__} was fitted for regression, which has no probabilities.")
+        return self.decide(self._readable(X))
+
+    def embed(self, X: Views) -> dict[str, NDArray[Any]]:
+        """Name -> (n, d) representation of each modality that is read."""
+        raise ConfigError(f"{type(self).__name__} has no representation to show: its models are not encoders.")
+
+    def score(self, X: Views, y: ArrayLike) -> float:
+        """Accuracy, in [0, 1]; for regression the coefficient of determination."""
+        answers = self.predict(X)
+        if self.spec_.task.kind == "regression":
+            return float(r2_score(np.asarray(y, float), answers))
+        return float(np.mean(np.asarray(y) == answers))
+
+    def check_parameters(self) -> None:
+        """Raise ConfigError unless every declared constraint holds."""
+        for name, constraint in self.constraints.items():
+            value = getattr(self, name)
+            if not constraint.allows(value):
+                raise ConfigError(
+                    must_be(f"The {name!r} parameter of {type(self).__name__}", str(constraint), value)
+                )
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.estimator_type = "classifier" if "classification" in self.card.tasks else None
+        return tags
+
+    def _fitted(self) -> DataSpec:
+        if not hasattr(self, "spec_"):
+            raise NotFittedError(f"This {type(self).__name__} is not fitted. Call 'fit' before asking for an answer.")
+        return self.spec_
+
+    def _check_modalities(self, X: Views) -> None:
+        fewest, most = self.card.modalities
+        if len(X.names) < fewest or (most is not None and len(X.names) > most):
+            wanted = f"{fewest}" if most == fewest else f"{fewest} or more" if most is None else f"{fewest} to {most}"
+            raise DataError(
+                must_be(f"The number of modalities for {type(self).__name__}", wanted, f"{len(X.names)} {X.names}")
+            )
+        for name in X.names:
+            if not X.present[name].any():
+                raise DataError(f"The modality {name!r} is absent in every training row. Leave it out of the study.")
+
+    def _readable(self, X: Views) -> Views:
+        """X cut to what the card says may be read; refuses rows that lack what is needed."""
+        spec = self._fitted()
+        if self.card.at_test == "primary":
+            names: tuple[str, ...] = (spec.primary,)
+        elif self.card.at_test == "all":
+            names = tuple(spec.modalities)
+        else:
+            names = tuple(name for name in spec.modalities if name in X.arrays)
+        X = X.only(names, primary=spec.primary if spec.primary in names else names[0])
+        for name in names:
+            if X.specs[name].shape != spec.modalities[name].shape:
+                raise DataError(
+                    must_be(f"A row of {name!r}", f"of shape {spec.modalities[name].shape}", X.specs[name].shape)
+                )
+        masks = np.stack([X.present[name] for name in names])
+        lacking = ~masks.any(0) if self.card.at_test == "any" else ~masks.all(0)
+        if lacking.any():
+            shown = X.rows[lacking][:5].tolist()
+            raise DataError(
+                f"{type(self).__name__} needs {' and '.join(map(repr, names))} in every row. "
+                f"{int(lacking.sum())} rows lack one: {shown}{' ...' if lacking.sum() > 5 else ''}. "
+                "Leave these rows out, or use a method whose card says at_test = 'any'."
+            )
+        return X
+
+
+def encode(y: ArrayLike, n: int, tasks: frozenset[TaskKind]) -> tuple[NDArray[Any], Task]:
+    """Labels as numbers, and the task that they pose.
+
+    >>> target, task = encode(["b", None, "a"], 3, frozenset({"classification"}))
+    >>> target.tolist(), task.classes
+    ([1, -1, 0], ('a', 'b'))
+    """
+    given = np.asarray(y)
+    if len(given) != n:
+        raise DataError(must_be("The number of labels", f"the number of rows, {n}", len(given)))
+    if given.ndim == 2:
+        target = given.astype(np.float32)
+        return target, _allowed(Task("multilabel", tuple(range(given.shape[1])), given.shape[1]), tasks)
+    if given.dtype.kind == "f":
+        if np.isinf(given).any():
+            raise DataError(must_be("A label", "a finite number, or nan where unlabelled", "inf"))
+        return given.astype(np.float32), _allowed(Task("regression"), tasks)
+    if given.dtype.kind in "iub":
+        missing = given == -1
+    else:
+        missing = np.array([value is None or value != value for value in given], bool)
+    classes, numbers = np.unique(given[~missing], return_inverse=True)
+    if len(classes) < 2:
+        raise DataError(must_be("The labels", "of two classes or more", f"{len(classes)} {classes.tolist()}"))
+    target = np.full(n, -1, np.int64)
+    target[~missing] = numbers
+    return target, _allowed(Task("classification", tuple(classes.tolist()), len(classes)), tasks)
+
+
+def _allowed(task: Task, tasks: frozenset[TaskKind]) -> Task:
+    if task.kind not in tasks:
+        raise DataError(must_be("The labels", f"a task of this method: {', '.join(sorted(tasks))}", task.kind))
+    return task

@@ -1,0 +1,69 @@
+"""What the data look like, without the data: modalities, task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+Kind = Literal["image", "audio", "video", "text", "series", "table", "vector", "set"]
+KINDS: tuple[Kind, ...] = ("image", "audio", "video", "text", "series", "table", "vector", "set")
+SEQUENCES: frozenset[Kind] = frozenset({"audio", "video", "text", "series", "set"})
+TaskKind = Literal["classification", "regression", "multilabel", "retrieval", "zero_shot", "generation"]
+
+
+@dataclass(frozen=True, slots=True)
+class ModalitySpec:
+    """One modality as a method sees it.
+
+    Attributes
+    ----------
+    name
+        Letters, digits, ``_`` and ``-``.
+    kind
+        ``image`` (channels, height, width) in [0, 1]; ``audio`` (frames, mel bands) in log power; ``video``
+        (frames, channels, height, width); ``text`` (words,) hashed word numbers, 0 is padding; ``series`` (steps, d);
+        ``set`` (elements, d); ``table`` and ``vector`` (d,).
+    shape
+        Of one row, padded where rows differ in length.
+    lengths
+        Whether rows differ in length along the first axis.
+    vocabulary
+        For text, how many word numbers there are, padding included; 0 elsewhere.
+    encoder
+        How raw input became these numbers when a pretrained encoder did it (``hf:<id>``), else "".
+    reading
+        What the reader needs to turn a raw cell of this modality into one row again (size, sample rate,
+        column names, categories ...), so that a deployed model reads new rows the same way.
+    """
+
+    name: str
+    kind: Kind
+    shape: tuple[int, ...]
+    lengths: bool = False
+    vocabulary: int = 0
+    encoder: str = ""
+    reading: Mapping[str, object] = field(default_factory=dict, hash=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What is predicted: the kind and, for classes, their names in the order of the scores."""
+
+    kind: TaskKind
+    classes: tuple[object, ...] = ()
+    outputs: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class DataSpec:
+    """The modalities by name, which one is deployed, and the task."""
+
+    modalities: Mapping[str, ModalitySpec]
+    primary: str
+    task: Task
+
+    @property
+    def secondary(self) -> tuple[str, ...]:
+        """All modalities but the primary one, sorted by name."""
+        return tuple(sorted(name for name in self.modalities if name != self.primary))

@@ -1,0 +1,1 @@
+"""What leaves the house: the exported model and the predictor that answers new rows."""

@@ -1,0 +1,1 @@
+"""Records become numbers, numbers become a page. No torch."""
