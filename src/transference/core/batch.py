@@ -61,9 +61,7 @@ class Batch:
 
     def replace(self, views: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None) -> Batch:
         """The same rows with other content in the named modalities, and presence where given."""
-        return Batch(
-            {**self.views, **views}, {**self.present, **(present or {})}, self.lengths, self.target, self.rows
-        )
+        return Batch({**self.views, **views}, {**self.present, **(present or {})}, self.lengths, self.target, self.rows)
 
     @property
     def is_labelled(self) -> Tensor:

@@ -106,6 +106,11 @@ class Method(BaseEstimator, ABC):
         """Name -> (n, d) representation of each modality that is read."""
         raise ConfigError(f"{type(self).__name__} has no representation to show: its models are not encoders.")
 
+    def deployed(self) -> Method:
+        """The fitted method that answers: this one, or the one that it trained to answer for it."""
+        self._fitted()
+        return self
+
     def score(self, X: Views, y: ArrayLike) -> float:
         """Accuracy, in [0, 1]; for regression the coefficient of determination."""
         answers = self.predict(X)
@@ -118,9 +123,7 @@ class Method(BaseEstimator, ABC):
         for name, constraint in self.constraints.items():
             value = getattr(self, name)
             if not constraint.allows(value):
-                raise ConfigError(
-                    must_be(f"The {name!r} parameter of {type(self).__name__}", str(constraint), value)
-                )
+                raise ConfigError(must_be(f"The {name!r} parameter of {type(self).__name__}", str(constraint), value))
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

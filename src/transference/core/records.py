@@ -115,9 +115,7 @@ class RunRecord:
                     **raw,
                     "cell": Cell(**raw["cell"]),
                     "environment": Environment(**raw["environment"]),
-                    "findings": tuple(
-                        Finding(**{**each, "bounds": tuple(each["bounds"])}) for each in raw["findings"]
-                    ),
+                    "findings": tuple(Finding(**{**each, "bounds": tuple(each["bounds"])}) for each in raw["findings"]),
                 }
             )
         except (ValueError, TypeError, KeyError) as error:

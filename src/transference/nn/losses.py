@@ -9,7 +9,7 @@ from transference.core.batch import labelled
 from transference.core.spec import Task
 
 
-def supervised(scores: Tensor, target: Tensor, task: Task) -> Tensor:
+def supervised(scores: Tensor, target: Tensor | None, task: Task) -> Tensor:
     """Cross-entropy, binary cross-entropy or squared error over the labelled rows; 0 when there is none.
 
     Parameters
@@ -17,10 +17,9 @@ def supervised(scores: Tensor, target: Tensor, task: Task) -> Tensor:
     scores
         (n, classes) logits or (n, outputs) values.
     target
-        (n,) int64 with -1, or (n,) / (n, k) float32 with nan, where unlabelled.
+        (n,) int64 with -1, or (n,) / (n, k) float32 with nan, where unlabelled; None where all are.
     """
-    mask = labelled(target)
-    if not mask.any():
+    if target is None or not (mask := labelled(target)).any():
         return scores.sum() * 0.0
     if not mask.all():
         scores, target = scores[mask], target[mask]

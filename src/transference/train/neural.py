@@ -77,9 +77,10 @@ class NeuralMethod(Method):
         with fence(self.seed, "training"):
             self.net_ = self.build(self.spec_)
             initialise(self.net_, self.seed)
-            self.net_.register_buffer("target_scale", _target_scale(target, self.spec_.task))
+            scale = _target_scale(target, self.spec_.task)
+            self.net_.register_buffer("target_scale", scale)
             self.net_.to(device)
-            rows = to_batch(X, _scaled(target, self.net_.target_scale, self.spec_.task), device)
+            rows = to_batch(X, _scaled(target, scale, self.spec_.task), device)
             self._fit_statistics(rows)
             training, held_out = self._split(rows)
             history = train(
@@ -139,7 +140,7 @@ class NeuralMethod(Method):
             return X, target
         wanted = (X.primary,) if self.card.at_test == "primary" else X.names
         mask = np.logical_and.reduce([X.present[name] for name in wanted])
-        return (X, target) if mask.all() else (X[mask], target[mask])
+        return (X, target) if mask.all() else (X.take(mask), target[mask])
 
     def _fit_statistics(self, rows: Batch) -> None:
         for module in self.net_.modules():
@@ -178,5 +179,5 @@ def _target_scale(target: NDArray[Any], task: Task) -> Tensor:
 def _scaled(target: NDArray[Any], scale: Tensor, task: Task) -> NDArray[Any]:
     if task.kind != "regression":
         return target
-    mean, deviation = scale.cpu().numpy()
+    mean, deviation = scale.numpy()
     return ((target - mean) / deviation).astype(np.float32)

@@ -1,0 +1,110 @@
+"""Answers for new rows from an exported file: onnxruntime, numpy and the readers; no torch, no scikit-learn."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from transference.core.errors import DataError, must_be
+from transference.core.spec import ModalitySpec, Task
+from transference.core.views import Views
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """What an exported file says of itself, in its metadata.
+
+    `form` is "views" where the graph takes ``values.NAME`` (and ``lengths.NAME``), "features" where it takes one
+    matrix of features.
+    """
+
+    method: str
+    form: Literal["views", "features"]
+    task: Task
+    modalities: Mapping[str, ModalitySpec]
+    primary: str
+    about: Mapping[str, str]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"format": 1, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> Self:
+        task = Task(raw["task"]["kind"], tuple(raw["task"]["classes"]), raw["task"]["outputs"])
+        modalities = {
+            name: ModalitySpec(**{**spec, "shape": tuple(spec["shape"])}) for name, spec in raw["modalities"].items()
+        }
+        return cls(raw["method"], raw["form"], task, modalities, raw["primary"], raw["about"])
+
+
+class Predictor:
+    """An exported model.
+
+    Parameters
+    ----------
+    path
+        A file written by `transference.deploy.export.export`.
+
+    Attributes
+    ----------
+    deployed
+        Method, task, classes and the modalities it reads, with how each is read.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        import onnxruntime
+
+        if not Path(path).is_file():
+            raise DataError(
+                f"There is no file {str(path)!r}. Write one with: transference export RUN --arm ARM -o FILE"
+            )
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            metadata = self._session.get_modelmeta().custom_metadata_map
+            self.deployed = Deployed.from_json(json.loads(metadata["transference"]))
+        except Exception as error:  # onnxruntime raises classes of its own for a file it cannot read
+            raise DataError(
+                must_be(f"The file {str(path)!r}", "a model written by 'transference export'", f"{error}"[:300])
+            ) from error
+
+    def scores(self, X: Views) -> NDArray[Any]:
+        """(n, classes) probabilities or (n, outputs) values."""
+        for name, spec in self.deployed.modalities.items():
+            if X[name].shape[1:] != spec.shape:
+                raise DataError(must_be(f"A row of {name!r}", f"of shape {spec.shape}", X[name].shape[1:]))
+        if self.deployed.form == "features":
+            from transference.data.tabular import features
+
+            feed = {self._session.get_inputs()[0].name: features(X, tuple(self.deployed.modalities))}
+        else:
+            feed = inputs_of(X.only(self.deployed.modalities, primary=self.deployed.primary))
+        wanted = {given.name for given in self._session.get_inputs()}
+        answers = self._session.run(None, {name: value for name, value in feed.items() if name in wanted})[-1]
+        return np.asarray(answers, np.float32).reshape(len(X), -1)
+
+    def predict(self, X: Views) -> NDArray[Any]:
+        """(n,) labels or values; (n, k) zeros and ones for several labels."""
+        scores = self.scores(X)
+        if self.deployed.task.kind == "regression":
+            return scores[:, 0]
+        if self.deployed.task.kind == "multilabel":
+            return (scores > 0.5).astype(np.int64)
+        return np.asarray(self.deployed.task.classes)[scores.argmax(1)]
+
+
+def inputs_of(X: Views) -> dict[str, NDArray[Any]]:
+    """The graph's inputs: ``values.NAME`` float32 (n, *shape), and ``lengths.NAME`` int64 (n,) for sequences."""
+    feed: dict[str, NDArray[Any]] = {}
+    for name in X.names:
+        feed[f"values.{name}"] = np.ascontiguousarray(X[name], np.float32)
+        if name in X.lengths:
+            feed[f"lengths.{name}"] = X.lengths[name]
+    return feed

@@ -1,0 +1,40 @@
+"""One wording, all faults at once."""
+
+from __future__ import annotations
+
+import pytest
+
+from transference.core.errors import ConfigError, DataError, collect
+
+
+def test_all_faults_come_together_numbered() -> None:
+    with (
+        pytest.raises(DataError, match=r"rows\.csv: 2 faults\n  1\. first\n  2\. second"),
+        collect("rows.csv") as faults,
+    ):
+        faults.add("first")
+        faults.add("second")
+        faults.add("first")
+
+
+def test_an_error_raised_inside_joins_the_faults() -> None:
+    with pytest.raises(DataError, match=r"2 faults\n  1\. first\n  2\. last"), collect("x") as faults:
+        faults.add("first")
+        raise DataError("last")
+
+
+def test_other_errors_pass_through() -> None:
+    with pytest.raises(KeyError, match="passing"), collect("x") as faults:
+        faults.add("first")
+        raise KeyError("passing")
+
+
+def test_no_fault_no_error_and_long_lists_are_cut() -> None:
+    with collect("x"):
+        pass
+    with (
+        pytest.raises(ConfigError, match=r"3 faults\n  1\. 0\n  2\. 1\n  \.\.\. and 1 more"),
+        collect("x", ConfigError, most=2) as faults,
+    ):
+        for k in range(3):
+            faults.add(str(k))
