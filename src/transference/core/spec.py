@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Literal
+
+from transference.core.errors import DataError
 
 Kind = Literal["image", "audio", "video", "text", "series", "table", "vector", "set"]
 KINDS: tuple[Kind, ...] = ("image", "audio", "video", "text", "series", "table", "vector", "set")
@@ -67,3 +70,26 @@ class DataSpec:
     def secondary(self) -> tuple[str, ...]:
         """All modalities but the primary one, sorted by name."""
         return tuple(sorted(name for name in self.modalities if name != self.primary))
+
+
+def spec_to_json(spec: DataSpec) -> str:
+    """The text that `spec_from_json` reads."""
+    return json.dumps(asdict(spec), indent=1, sort_keys=True, ensure_ascii=False)
+
+
+def spec_from_json(text: str) -> DataSpec:
+    """Raises DataError when the text is not a whole DataSpec.
+
+    >>> spec = DataSpec({"x": ModalitySpec("x", "vector", (3,))}, "x", Task("classification", ("a", "b"), 2))
+    >>> spec_from_json(spec_to_json(spec)) == spec
+    True
+    """
+    try:
+        raw = json.loads(text)
+        modalities = {
+            name: ModalitySpec(**{**each, "shape": tuple(each["shape"])}) for name, each in raw["modalities"].items()
+        }
+        task = Task(**{**raw["task"], "classes": tuple(raw["task"]["classes"])})
+        return DataSpec(modalities, raw["primary"], task)
+    except (ValueError, TypeError, KeyError) as error:
+        raise DataError(f"A description of the data is damaged: {error!r}. Run the study again.") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import tempfile
@@ -53,15 +52,13 @@ def export(method: Method, X: Views, path: str | Path, *, about: Mapping[str, st
     """
     target = Path(path)
     inner = method.deployed()
-    spec = inner._fitted()
+    spec = inner.spec_
     names = tuple(spec.modalities) if method.card.at_test == "all" else (spec.primary,)
     rows = X.only(names, primary=names[0] if spec.primary not in names else spec.primary)
     deployed = Deployed(
         method=type(method).__module__.removeprefix("transference."),
         form="features" if isinstance(inner, EstimatorMethod) else "views",
-        task=spec.task,
-        modalities={name: spec.modalities[name] for name in names},
-        primary=spec.primary,
+        spec=DataSpec({name: spec.modalities[name] for name in names}, spec.primary, spec.task),
         about=dict(about or {}),
     )
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -149,7 +146,7 @@ def _describe(path: Path, deployed: Deployed) -> None:
 
     model = onnx.load(str(path))
     entry = model.metadata_props.add()
-    entry.key, entry.value = "transference", json.dumps(deployed.to_json(), ensure_ascii=False)
+    entry.key, entry.value = "transference", deployed.to_json()
     onnx.save(model, str(path))
 
 

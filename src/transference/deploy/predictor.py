@@ -6,41 +6,47 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from transference.core.errors import DataError, must_be
-from transference.core.spec import ModalitySpec, Task
+from transference.core.spec import DataSpec, spec_from_json, spec_to_json
 from transference.core.views import Views
+
+if TYPE_CHECKING:
+    import polars as pl
 
 
 @dataclass(frozen=True)
 class Deployed:
     """What an exported file says of itself, in its metadata.
 
-    `form` is "views" where the graph takes ``values.NAME`` (and ``lengths.NAME``), "features" where it takes one
-    matrix of features.
+    Attributes
+    ----------
+    method
+        The id of the method.
+    form
+        "views" where the graph takes ``values.NAME`` (and ``lengths.NAME``), "features" where it takes one matrix.
+    spec
+        Task, classes, and the modalities that are read, with how each is read.
+    about
+        The study, the arm and the seed it comes from.
     """
 
     method: str
     form: Literal["views", "features"]
-    task: Task
-    modalities: Mapping[str, ModalitySpec]
-    primary: str
+    spec: DataSpec
     about: Mapping[str, str]
 
-    def to_json(self) -> dict[str, Any]:
-        return {"format": 1, **asdict(self)}
+    def to_json(self) -> str:
+        return json.dumps({"format": 1, **asdict(self), "spec": spec_to_json(self.spec)}, ensure_ascii=False)
 
     @classmethod
-    def from_json(cls, raw: Mapping[str, Any]) -> Self:
-        task = Task(raw["task"]["kind"], tuple(raw["task"]["classes"]), raw["task"]["outputs"])
-        modalities = {
-            name: ModalitySpec(**{**spec, "shape": tuple(spec["shape"])}) for name, spec in raw["modalities"].items()
-        }
-        return cls(raw["method"], raw["form"], task, modalities, raw["primary"], raw["about"])
+    def from_json(cls, text: str) -> Self:
+        raw = json.loads(text)
+        return cls(raw["method"], raw["form"], spec_from_json(raw["spec"]), raw["about"])
 
 
 class Predictor:
@@ -69,7 +75,7 @@ class Predictor:
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
             metadata = self._session.get_modelmeta().custom_metadata_map
-            self.deployed = Deployed.from_json(json.loads(metadata["transference"]))
+            self.deployed = Deployed.from_json(metadata["transference"])
         except Exception as error:  # onnxruntime raises classes of its own for a file it cannot read
             raise DataError(
                 must_be(f"The file {str(path)!r}", "a model written by 'transference export'", f"{error}"[:300])
@@ -77,15 +83,15 @@ class Predictor:
 
     def scores(self, X: Views) -> NDArray[Any]:
         """(n, classes) probabilities or (n, outputs) values."""
-        for name, spec in self.deployed.modalities.items():
+        for name, spec in self.deployed.spec.modalities.items():
             if X[name].shape[1:] != spec.shape:
                 raise DataError(must_be(f"A row of {name!r}", f"of shape {spec.shape}", X[name].shape[1:]))
         if self.deployed.form == "features":
             from transference.data.tabular import features
 
-            feed = {self._session.get_inputs()[0].name: features(X, tuple(self.deployed.modalities))}
+            feed = {self._session.get_inputs()[0].name: features(X, tuple(self.deployed.spec.modalities))}
         else:
-            feed = inputs_of(X.only(self.deployed.modalities, primary=self.deployed.primary))
+            feed = inputs_of(X.only(self.deployed.spec.modalities, primary=self.deployed.spec.primary))
         wanted = {given.name for given in self._session.get_inputs()}
         answers = self._session.run(None, {name: value for name, value in feed.items() if name in wanted})[-1]
         return np.asarray(answers, np.float32).reshape(len(X), -1)
@@ -93,11 +99,42 @@ class Predictor:
     def predict(self, X: Views) -> NDArray[Any]:
         """(n,) labels or values; (n, k) zeros and ones for several labels."""
         scores = self.scores(X)
-        if self.deployed.task.kind == "regression":
+        if self.deployed.spec.task.kind == "regression":
             return scores[:, 0]
-        if self.deployed.task.kind == "multilabel":
+        if self.deployed.spec.task.kind == "multilabel":
             return (scores > 0.5).astype(np.int64)
-        return np.asarray(self.deployed.task.classes)[scores.argmax(1)]
+        return np.asarray(self.deployed.spec.task.classes)[scores.argmax(1)]
+
+
+def predict_table(model: str | Path, path: str | Path) -> pl.DataFrame:
+    """Answers for the rows of a CSV or Parquet file that has the columns of the modalities the model reads.
+
+    Returns
+    -------
+    polars.DataFrame
+        ``row`` (counted as in the file, from 0), ``prediction``, and for classes ``probability of CLASS`` each.
+
+    Raises
+    ------
+    DataError
+        With every fault of the file at once; nothing is answered then.
+    """
+    import polars as pl
+
+    from transference.data.manifest import read_rows
+
+    predictor = Predictor(model)
+    task = predictor.deployed.spec.task
+    X = read_rows(path, predictor.deployed.spec.modalities, primary=predictor.deployed.spec.primary)
+    scores = predictor.scores(X)
+    columns: dict[str, Any] = {"row": X.rows}
+    if task.kind == "multilabel":
+        columns |= {f"prediction of {name}": predictor.predict(X)[:, k] for k, name in enumerate(task.classes)}
+    else:
+        columns["prediction"] = predictor.predict(X)
+    if task.kind != "regression":
+        columns |= {f"probability of {name}": scores[:, k] for k, name in enumerate(task.classes)}
+    return pl.DataFrame(columns)
 
 
 def inputs_of(X: Views) -> dict[str, NDArray[Any]]:

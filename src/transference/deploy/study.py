@@ -1,0 +1,71 @@
+"""From a finished study to a file that is deployed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from transference.core.errors import ConfigError, did_you_mean
+from transference.core.records import RunRecord
+from transference.deploy.export import export
+from transference.experiment.cell import fit_cell, from_model
+from transference.experiment.config import load
+from transference.experiment.plan import rows_of
+from transference.experiment.runner import prepare
+from transference.experiment.store import Store
+
+
+def export_arm(
+    folder: str | Path, arm: str, path: str | Path, *, seed: int | None = None, budget: str | None = None
+) -> tuple[RunRecord, float]:
+    """Export the model of one finished cell, checked on the cell's own test rows.
+
+    Parameters
+    ----------
+    folder
+        Of the study, such as ``runs/demo``.
+    arm
+        As the study names it.
+    path
+        The ONNX file to write.
+    seed, budget
+        Which cell; the first seed and the last budget of the study when left out. A network is taken from the cell's
+        folder; an estimator is fitted again from the record, since nothing is ever pickled.
+
+    Returns
+    -------
+    tuple
+        The record of the cell, and the largest difference between the file and the model in memory.
+    """
+    store = Store(folder)
+    record = _choose(store, arm, seed, budget)
+    config = load(store.folder)
+    data, _ = prepare(config)
+    kept = store.model(record.hash)
+    method = fit_cell(config, record.cell, data)[0] if kept is None else from_model(kept)
+    test = rows_of(data, record.cell.seed, config.data.test).test
+    about = {
+        "study": record.study,
+        "arm": arm,
+        "seed": str(record.cell.seed),
+        "budget": str(record.cell.budget),
+        "cell": record.hash,
+    }
+    return record, export(method, data.views[test], path, about=about)
+
+
+def _choose(store: Store, arm: str, seed: int | None, budget: str | None) -> RunRecord:
+    records = [record for record in store.records() if record.cell.control is None]
+    arms = sorted({record.cell.arm for record in records})
+    if arm not in arms:
+        raise ConfigError(f"The study {str(store.folder)!r} has no finished arm {arm!r}. {did_you_mean(arm, arms)}")
+    of_arm = [record for record in records if record.cell.arm == arm and record.status == "ok"]
+    budgets = list(dict.fromkeys(str(record.cell.budget) for record in of_arm))
+    wanted = budgets[-1] if budget is None and budgets else budget
+    chosen = [record for record in of_arm if str(record.cell.budget) == wanted and seed in (None, record.cell.seed)]
+    if not chosen:
+        seeds = sorted({record.cell.seed for record in of_arm})
+        raise ConfigError(
+            f"The arm {arm!r} has no finished cell with seed {seed} and budget {budget}. "
+            f"Seeds: {seeds}; budgets: {budgets}."
+        )
+    return chosen[0]

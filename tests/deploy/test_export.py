@@ -1,0 +1,108 @@
+"""What leaves the house answers as the method in memory does, and reads the primary modality alone."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+import transference
+from transference.core.errors import ConfigError, DataError
+from transference.core.spec import ModalitySpec
+from transference.core.views import Views
+from transference.deploy import export as module
+from transference.deploy.export import export
+from transference.deploy.predictor import Predictor
+from transference.train.schedule import Schedule
+
+BRIEF = Schedule(updates=15)
+
+
+def rows(primary: str = "series", n: int = 24) -> Views:
+    rng = np.random.default_rng(0)
+    shapes = {"series": (7, 3), "vector": (5,), "image": (1, 12, 12), "text": (6,), "set": (4, 2), "audio": (9, 8)}
+    arrays = {name: rng.random((n, *shape), dtype=np.float32) for name, shape in shapes.items()}
+    arrays["text"] = rng.integers(0, 20, (n, 6)).astype(np.float32)
+    specs = {
+        name: ModalitySpec(name, name, shape, name in ("series", "text", "set", "audio"), 20 if name == "text" else 0)  # type: ignore[arg-type]
+        for name, shape in shapes.items()
+    }
+    lengths = {name: rng.integers(1, shapes[name][0] + 1, n) for name in ("series", "text", "set", "audio")}
+    return Views(arrays, specs, primary, lengths=lengths)
+
+
+@pytest.mark.parametrize("primary", ["series", "vector", "image", "text", "set", "audio"])
+def test_a_network_of_every_kind_survives(primary: str, tmp_path: Path) -> None:
+    X = rows(primary)
+    method = transference.create("unimodal", schedule=BRIEF).fit(X, np.arange(24) % 3)
+    difference = export(method, X, tmp_path / "m.onnx", about={"study": "s"})
+    predictor = Predictor(tmp_path / "m.onnx")
+    assert difference < 1e-5
+    assert predictor.deployed.about == {"study": "s"}
+    assert list(predictor.deployed.spec.modalities) == [primary]
+    one, all_ = predictor.scores(X.only([primary])[3:4]), method.predict_proba(X)
+    np.testing.assert_allclose(one[0], all_[3], atol=1e-5)
+    assert predictor.predict(X).tolist() == method.predict(X).tolist()
+
+
+def test_regression_answers_in_the_unit_of_the_target(tmp_path: Path) -> None:
+    X = rows("vector")
+    y = 1000 + 50 * X["vector"][:, 0]
+    method = transference.create("unimodal", schedule=Schedule(updates=150)).fit(X, y)
+    export(method, X, tmp_path / "m.onnx")
+    answers = Predictor(tmp_path / "m.onnx").predict(X)
+    assert np.abs(answers - y).max() < 30
+
+
+def test_an_estimator_goes_through_skl2onnx(tmp_path: Path) -> None:
+    X = rows("vector")
+    y = np.where(X["vector"][:, 0] > 0.5, "high", "low")
+    method = transference.create("unimodal", estimator=LogisticRegression()).fit(X, y)
+    export(method, X, tmp_path / "m.onnx")
+    assert Predictor(tmp_path / "m.onnx").predict(X).tolist() == method.predict(X).tolist()
+
+
+def test_a_difference_is_refused_and_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    X = rows("vector")
+    method = transference.create("unimodal", schedule=BRIEF).fit(X, np.arange(24) % 3)
+    honest = Predictor.scores
+    monkeypatch.setattr(module.Predictor, "scores", lambda self, X: honest(self, X) + 2e-4)
+    with pytest.raises(ConfigError, match=r"must be at most 0\.0001\. Got .* Nothing was written"):
+        export(method, X, tmp_path / "m.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_is_no_export_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="There is no file"):
+        Predictor(tmp_path / "none.onnx")
+    (tmp_path / "bad.onnx").write_bytes(b"not a model")
+    with pytest.raises(DataError, match="must be a model written by 'transference export'"):
+        Predictor(tmp_path / "bad.onnx")
+    X = rows("vector")
+    method = transference.create("unimodal", schedule=BRIEF).fit(X, np.arange(24) % 3)
+    export(method, X, tmp_path / "m.onnx")
+    model = onnx.load(tmp_path / "m.onnx")
+    del model.metadata_props[:]
+    onnx.save(model, tmp_path / "bare.onnx")
+    with pytest.raises(DataError, match="must be a model written by 'transference export'"):
+        Predictor(tmp_path / "bare.onnx")
+
+
+def test_prediction_needs_neither_torch_nor_scikit_learn(tmp_path: Path) -> None:
+    X = rows("vector")
+    method = transference.create("unimodal", schedule=BRIEF).fit(X, np.arange(24) % 3)
+    export(method, X, tmp_path / "m.onnx")
+    code = (
+        "import sys; sys.modules['torch'] = None; sys.modules['sklearn'] = None\n"
+        "import numpy as np\n"
+        "from transference.core.views import Views\n"
+        "from transference.deploy.predictor import Predictor\n"
+        "print(len(Predictor(sys.argv[1]).predict(Views.of(primary='vector', vector=np.zeros((2, 5))))))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "m.onnx")], capture_output=True, text=True)
+    assert done.stdout.strip() == "2", done.stderr
