@@ -59,8 +59,7 @@ def control(X: Views, kind: Control, seed: int, secondary: Sequence[str]) -> Vie
             continue
         row, length = _constant(X[name], X.specs[name], present, lengths, generator)
         array = np.where(_along(present, X[name]), row, 0).astype(X[name].dtype)
-        sizes = None if length is None else {name: np.where(present, length, 0)}
-        X = X.replace(name, array, lengths=None if sizes is None else sizes[name])
+        X = X.replace(name, array, lengths=None if lengths is None else np.where(present, length, lengths))
     return X
 
 
@@ -76,10 +75,8 @@ def drop(X: Views, name: str, share: float, seed: int) -> Views:
 
 
 def mispair(X: Views, share: float, seed: int) -> Views:
-    """The same rows; this share of them (two at least, unless 0) get the secondary modalities of another one of them."""
-    chosen = _chosen(np.arange(len(X)), share, seed, "mispair")
-    if len(chosen) == 1:
-        chosen = _chosen(np.arange(len(X)), 2 / len(X), seed, "mispair")
+    """The same rows; this share of them (0, or two rows at least) exchange their secondary modalities."""
+    chosen = _chosen(np.arange(len(X)), share, seed, "mispair", fewest=2 if share else 0)
     source = np.arange(len(X))
     if len(chosen):
         source[chosen] = _cycle(chosen, seed, "mispair cycle")[chosen]
@@ -165,10 +162,10 @@ def _exchange(X: Views, source: NDArray[np.int64], names: Sequence[str]) -> View
     return X
 
 
-def _chosen(rows: NDArray[np.int64], share: float, seed: int, *names: str) -> NDArray[np.int64]:
+def _chosen(rows: NDArray[np.int64], share: float, seed: int, *names: str, fewest: int = 0) -> NDArray[np.int64]:
     if not 0 <= share <= 1:
         raise ConfigError(must_be("A share of rows", "a number in [0, 1]", share))
-    return numpy_generator(seed, *names).permutation(rows)[: round(share * len(rows))]
+    return numpy_generator(seed, *names).permutation(rows)[: max(round(share * len(rows)), fewest)]
 
 
 def _along(mask: Array, array: Array) -> Array:
@@ -214,15 +211,15 @@ def _cut(values: Array, array: Array, mask: Array, spec: ModalitySpec) -> Array:
 
 def _constant(
     array: Array, spec: ModalitySpec, present: Array, lengths: Array | None, generator: np.random.Generator
-) -> tuple[Array, int | None]:
-    """One row's content, and its length for sequences."""
+) -> tuple[Array, int]:
+    """One row's content, and its length for sequences (0 for the rest)."""
     if spec.vocabulary > 0:
         row = int(generator.choice(np.flatnonzero(present)))
-        return array[row], None if lengths is None else int(lengths[row])
+        return array[row], 0 if lengths is None else int(lengths[row])
     weight = _real(array, present, lengths).astype(np.float64)
     mean = (array * weight).sum(0) / np.maximum(weight.sum(0), 1)
     if lengths is None:
-        return mean, None
+        return mean, 0
     length = round(float(lengths[present].mean()))
     mean[length:] = 0
     return mean, length

@@ -57,7 +57,7 @@ def split_rows(data: Dataset, seed: int, test: float = 0.25) -> Split:
     if data.split is not None:
         held_out = _column(data.split, data.ids)
     elif data.group is not None:
-        held_out = _draw_groups(data, labelled, seed, test)
+        held_out = _draw_groups(data, data.group, labelled, seed, test)
     else:
         held_out = _draw_rows(data, labelled, seed, test)
     split = Split(np.flatnonzero(~held_out), np.flatnonzero(held_out & labelled))
@@ -89,12 +89,12 @@ def label_budget(y_train: NDArray[Any], budget: Budget, seed: int) -> NDArray[np
     (n,) bool, False in rows that had no label.
     """
     by_class = y_train.dtype.kind != "f"
-    missing = np.array([value is None for value in y_train]) if by_class else np.isnan(y_train)
+    missing: NDArray[Any] = np.array([value is None for value in y_train]) if by_class else np.isnan(y_train)
     labelled = ~(missing.any(1) if missing.ndim == 2 else missing)
     if isinstance(budget, str):
         if budget != "all":
             raise ConfigError(_expected(budget))
-        return labelled
+        return np.asarray(labelled, bool)
     if isinstance(budget, Mapping) and not by_class:
         raise ConfigError("A budget by class needs classes, and these labels have none. Give a number of rows instead.")
     names = y_train[labelled].astype(str) if by_class else np.full(int(labelled.sum()), "rows")
@@ -144,7 +144,7 @@ def _column(column: NDArray[Any], ids: NDArray[Any]) -> NDArray[np.bool_]:
             must_be(f"The split of row {ids[wrong[0]]!r}", "'train' or 'test'", column[wrong[0]])
             + (f" {len(wrong) - 1} more like it." if len(wrong) > 1 else "")
         )
-    return np.asarray(column == "test", bool)
+    return np.array([value == "test" for value in column], bool)
 
 
 def _codes(data: Dataset, labelled: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -165,10 +165,11 @@ def _draw_rows(data: Dataset, labelled: NDArray[np.bool_], seed: int, test: floa
     return held_out
 
 
-def _draw_groups(data: Dataset, labelled: NDArray[np.bool_], seed: int, test: float) -> NDArray[np.bool_]:
+def _draw_groups(
+    data: Dataset, column: NDArray[Any], labelled: NDArray[np.bool_], seed: int, test: float
+) -> NDArray[np.bool_]:
     """The best of many random divisions of the groups: nearest to the wanted share in every class."""
-    assert data.group is not None
-    names, group = np.unique(data.group.astype(str), return_inverse=True)
+    names, group = np.unique(column.astype(str), return_inverse=True)
     codes = _codes(data, labelled)
     counts = np.zeros((len(names), codes.max(initial=0) + 1))  # (groups, classes) labelled rows
     np.add.at(counts, (group[labelled], codes), 1)
@@ -177,15 +178,14 @@ def _draw_groups(data: Dataset, labelled: NDArray[np.bool_], seed: int, test: fl
         raise DataError(must_be(f"The number of groups of {data.name!r} with labelled rows", "2 or more", len(usable)))
     generator = numpy_generator(seed, "split")
     target = test * counts.sum(0)
-    best: tuple[float, Rows] | None = None
+    nearest, held_out = np.inf, usable[:1]
     for _ in range(CANDIDATES):
         order = generator.permutation(usable)[:-1]  # one group at least trains
         distance = np.abs(np.cumsum(counts[order], 0) - target).sum(1)
         size = int(distance.argmin())
-        if best is None or distance[size] < best[0]:
-            best = float(distance[size]), order[: size + 1]
-    assert best is not None
-    return np.isin(group, best[1])
+        if distance[size] < nearest:
+            nearest, held_out = distance[size], order[: size + 1]
+    return np.isin(group, held_out)
 
 
 def _expected(budget: object) -> str:
@@ -211,9 +211,10 @@ def _wanted(budget: int | float | Mapping[str, int], counts: Mapping[str, int], 
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
             raise ConfigError(_expected(budget))
         if size > counts[name]:
+            subject = f"Class {name!r}" if by_class else "This data set"
             raise ConfigError(
-                f"The label budget asks for {size} rows of {'class ' + repr(name) if by_class else 'the training rows'}, "
-                f"which has {counts[name]} labelled training rows. Use at most {counts[name]}, a fraction below 1, or 'all'."
+                f"{subject} has {counts[name]} labelled training rows, and the label budget asks for {size}. "
+                f"Use at most {counts[name]}, a fraction below 1, or 'all'."
             )
     return wanted
 
