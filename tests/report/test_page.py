@@ -1,0 +1,192 @@
+"""The page: whole, self-contained, escaped, reachable."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from small_studies import Study, answers, values
+
+from transference.core.records import Finding
+from transference.report import charts
+from transference.report.page import render
+from transference.report.summary import summarise
+
+EVIL = "<script>alert('x')</script>&\"'"
+
+
+def _study(budgets=(2, "all"), seeds=2, controls=("shuffle",), rows=30, **task):
+    rng = np.random.default_rng(0)
+    study = Study(primary="audio", secondary=["text"], **task)
+    history = {"update": [1, 2, 3], "supervised": [3.0, 1.0, 0.01], "held out": [1.0, 0.9, 0.8]}
+    for budget in budgets:
+        for arm in ("unimodal", "transfer.distillation", "fusion.late"):
+            for control in (None, *(controls if arm.startswith("transfer") else ())):
+                for seed in range(seeds):
+                    right = rng.random(rows) < (0.9 if arm.startswith("transfer") and not control else 0.5)
+                    study.add(arm, seed, answers(right), control=control, budget=budget, history=history)
+    study.add("induction.co_training", 0, None, status="failed", error="ValueError: boom\n  line 3", budget=budgets[0])
+    return study
+
+
+def _page(study):
+    return render(summarise(study.records, study.predictions), study.records)
+
+
+class _Reader(HTMLParser):
+    VOID = ("meta", "line", "circle", "rect", "path", "polygon", "polyline", "wbr")
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.tags, self.ids, self.links, self.attributes = [], [], set(), [], []
+
+    def handle_starttag(self, tag, attrs):
+        given = dict(attrs)
+        self.tags.append((tag, given))
+        self.attributes += [(tag, name, value) for name, value in attrs]
+        if "id" in given:
+            assert given["id"] not in self.ids
+            self.ids.add(given["id"])
+        if tag == "a":
+            self.links.append(given["href"])
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def _read(page):
+    reader = _Reader()
+    reader.feed(re.sub(r"<(\w+)([^>]*)/>", r"<\1\2>", page))
+    return reader
+
+
+def test_every_part_is_there_and_the_verdict_is_first():
+    study = _study()
+    page = _page(study)
+    summary = summarise(study.records, study.predictions)
+    assert 0 < page.index('class="verdict"') < page.index('id="data"') < page.index('id="gains"')
+    assert summary["verdict"] in page
+    for text in ("Controls", "Label efficiency", "Training curves", "Cost against gain", "How to repeat a row"):
+        assert f">{text}</h2>" in page
+    assert "1 of 17 cells have no score." in page
+    assert "failed: ValueError: boom" in page
+    assert "rm -r runs/small/00000004 runs/small/00000005\ntransference run study.toml" in page
+
+
+def test_it_is_well_formed_and_its_anchors_lead_somewhere():
+    reader = _read(_page(_study()))
+    assert reader.open == []
+    assert {link.removeprefix("#") for link in reader.links} <= reader.ids
+    assert all(link.startswith("#") for link in reader.links)
+
+
+def test_nothing_is_loaded_and_the_policy_allows_only_its_own_style():
+    page = _page(_study())
+    assert "http://" not in page
+    assert "https://" not in page
+    assert "@import" not in page
+    assert "url(" not in page
+    reader = _read(page)
+    assert {tag for tag, _ in reader.tags}.isdisjoint({"script", "link", "img", "iframe", "object", "base", "form"})
+    assert not [name for _, name, _ in reader.attributes if name == "style" or name.startswith("on")]
+    style = re.search(r"<style>(.*?)</style>", page, re.DOTALL).group(1)
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    assert f"style-src 'sha256-{digest}'" in page
+    assert "default-src 'none'" in page
+
+
+def test_text_from_data_is_escaped_everywhere():
+    study = Study(primary=EVIL, secondary=[EVIL + "2"], unit=EVIL)
+    study.task["classes"] = [EVIL, "b"]
+    for seed in (0, 1):
+        for budget in (2, {EVIL: 3}):
+            history = {"update": [1, 2], EVIL: [1.0, 2.0]}
+            study.add("unimodal", seed, answers([1, 0, 1, 0]), budget=budget, history=history)
+            finding = (Finding(EVIL, 1.0, unit=EVIL, of={EVIL: EVIL}),)
+            study.add(EVIL, seed, answers([1, 1, 1, 0]), method=EVIL, budget=budget, history=history, findings=finding)
+            study.add(EVIL, seed, answers([1, 0, 0, 0]), method=EVIL, budget=budget, control=EVIL)
+    study.add(EVIL, 2, None, method=EVIL, status="failed", error=EVIL + "\n" + EVIL)
+    page = _page(study)
+    assert "<script" not in page
+    assert "alert(&#39;x&#39;)" in page
+    reader = _read(page)
+    assert reader.open == []
+    assert not [name for _, name, _ in reader.attributes if name.startswith("on") or "alert" in name]
+
+
+def test_charts_have_words_and_tables_have_headers():
+    reader = _read(_page(_study()))
+    outer = [given for tag, given in reader.tags if tag == "svg" and "role" in given]
+    assert len(outer) > 10
+    assert all(given["role"] == "img" and given["aria-label"].strip() for given in outer)
+    assert all(given.get("scope") in ("col", "row") for tag, given in reader.tags if tag == "th")
+    regions = [given for _, given in reader.tags if given.get("class") == "scroll"]
+    assert regions
+    assert all(given["tabindex"] == "0" and given["aria-label"] for given in regions)
+    assert ("a", {"class": "skip", "href": "#gains"}) in reader.tags
+    assert any(given.get("name") == "viewport" for tag, given in reader.tags if tag == "meta")
+
+
+def test_the_same_page_each_time():
+    study = _study()
+    assert _page(study) == _page(study)
+
+
+def test_a_study_of_500_cells_stays_under_3_mb():
+    study = _study(budgets=(1, 2, 4, 10, "all"), seeds=20, controls=("constant", "noise", "shuffle"), rows=10)
+    assert len(study.records) > 500
+    assert len(_page(study).encode()) < 3_000_000
+
+
+def test_a_study_of_which_nothing_finished_still_has_a_page():
+    study = Study()
+    study.add("unimodal", 0, None, status="out_of_memory", error="no room")
+    page = _page(study)
+    assert "out of memory: no room" in page
+    assert _read(page).open == []
+
+
+def test_one_budget_one_seed_no_control_and_a_regression():
+    study = Study("mae", unit="kg")
+    study.add("unimodal", 0, values([0.5, 0.7, 0.1]))
+    study.add("transfer.distillation", 0, values([0.2, 0.4, 0.1]))
+    page = _page(study)
+    assert "One label budget: there is no curve." in page
+    assert "No control was run." in page
+    assert "One seed: the intervals are about test rows only" in page
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [(0, 1, [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]), (-12, 31, [-10.0, 0.0, 10.0, 20.0, 30.0]), (3, 3, [3])],
+)
+def test_ticks_are_round_numbers(low, high, expected):
+    assert charts.ticks(low, high) == expected
+
+
+def test_the_forest_puts_values_where_they_belong():
+    task = {"metric": "accuracy", "kind": "classification"}
+    common = {"control": None, "primary_only": False, "needs_all_at_test": False, "reference": "unimodal"}
+    low = {"arm": "a", "gain_semi": 0.0, "gain_semi_low": -0.1, "gain_semi_high": 0.1, "p_semi_adjusted": 1.0}
+    high = {"arm": "b", "gain_semi": 0.2, "gain_semi_low": 0.1, "gain_semi_high": 0.3, "p_semi_adjusted": 0.01}
+    found = charts.forest([low | common, high | common], task)
+    assert [row["arm"] for row in found["rows"]] == ["b", "a"]
+    assert [row["tone"] for row in found["rows"]] == ["good", "plain"]
+    # -0.1 to 0.3 lie on 3 % to 97 % of the width
+    assert found["zero"] == found["rows"][1]["at"] == pytest.approx(26.5)
+    assert [found["rows"][0][end] for end in ("low", "at", "high")] == pytest.approx([50, 73.5, 97])
+
+
+def test_a_huge_interval_does_not_squash_the_rest():
+    task = {"metric": "accuracy", "kind": "classification"}
+    common = {"control": None, "primary_only": False, "needs_all_at_test": False, "reference": "unimodal"}
+    wide = {"arm": "a", "gain_semi": 0.1, "gain_semi_low": -9.0, "gain_semi_high": 9.2, "p_semi_adjusted": 1.0}
+    found = charts.forest([wide | common], task)
+    assert (found["rows"][0]["low"], found["rows"][0]["high"]) == (3.0, 97.0)
+    assert found["rows"][0]["at"] - found["zero"] > 20
