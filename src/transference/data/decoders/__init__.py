@@ -1,0 +1,1 @@
+"""One kind of modality a file: cells to arrays, with libraries that decode well."""
