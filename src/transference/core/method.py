@@ -79,8 +79,17 @@ class Method(BaseEstimator, ABC):
         self.check_parameters()
         if not isinstance(X, Views):
             raise DataError(must_be(f"The X of {type(self).__name__}.fit", "a Views", type(X).__name__))
-        self._check_modalities(X)
         target, task = encode(y, len(X), self.card.tasks)
+        return self.fit_encoded(X, target, task)
+
+    def fit_encoded(self, X: Views, target: NDArray[Any], task: Task) -> Self:
+        """Learn a task whose classes are already numbered: how a method fits another one inside it.
+
+        The classes are those of `task`, whether or not these rows show all of them.
+        """
+        self.check_parameters()
+        self._check_modalities(X)
+        _allowed(task, self.card.tasks)
         self.spec_ = DataSpec(dict(X.specs), X.primary, task)
         self.classes_ = np.asarray(task.classes)
         self.learn(X, target)

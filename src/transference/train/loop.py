@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from transference.core.errors import DivergenceError
 from transference.data.loader import batches
 from transference.train.schedule import Schedule
 
-Losses = Callable[[nn.Module, Batch], Mapping[str, Tensor]]
+Losses = Callable[[Any, Batch], Mapping[str, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Step:
     """
 
     losses: Losses
-    parameters: Callable[[nn.Module], Iterable[nn.Parameter]] | None = None
+    parameters: Callable[[Any], Iterable[nn.Parameter]] | None = None
     optimizer: Callable[[list[nn.Parameter], float], Optimizer] | None = None
     rate: float = 1.0
 
@@ -59,8 +60,8 @@ class Stage:
     name: str
     steps: tuple[Step, ...]
     share: float = 1.0
-    begin: Callable[[nn.Module, Batch], None] | None = None
-    after: Callable[[nn.Module, int], None] | None = None
+    begin: Callable[[Any, Batch], None] | None = None
+    after: Callable[[Any, int], None] | None = None
     answers: bool = True
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from transference.core.batch import Batch
+from transference.core.errors import DataError
 from transference.core.method import Method
 from transference.core.seeding import fence, numpy_generator
 from transference.core.spec import DataSpec, Task
@@ -75,7 +76,8 @@ class NeuralMethod(Method):
         device = self._device()
         X, target = self._trainable(X, target)
         with fence(self.seed, "training"):
-            self.net_ = self.build(self.spec_)
+            with fence(self.seed, "building"):  # what is built must not shift the random numbers of training
+                self.net_ = self.build(self.spec_)
             initialise(self.net_, self.seed)
             scale = _target_scale(target, self.spec_.task)
             self.net_.register_buffer("target_scale", scale)
@@ -140,7 +142,16 @@ class NeuralMethod(Method):
             return X, target
         wanted = (X.primary,) if self.card.at_test == "primary" else X.names
         mask = np.logical_and.reduce([X.present[name] for name in wanted])
-        return (X, target) if mask.all() else (X.take(mask), target[mask])
+        if mask.all():
+            return X, target
+        kept = X.take(mask)
+        for name in kept.names:
+            if not kept.present[name].any():
+                raise DataError(
+                    f"{type(self).__name__} needs training rows that have both {' and '.join(map(repr, wanted))} and "
+                    f"{name!r}. None has. Leave {name!r} out of the study."
+                )
+        return kept, target[mask]
 
     def _fit_statistics(self, rows: Batch) -> None:
         for module in self.net_.modules():

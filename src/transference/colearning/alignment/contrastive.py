@@ -1,0 +1,137 @@
+"""Pull the representations of a row's modalities together and those of different rows apart, beside the task.
+
+When to use it: many rows have both modalities, labelled or not, and what the modalities share is what the task needs.
+
+    minimise  mean CE(head(g(x)), y)  +  w mean over secondaries of InfoNCE(U, V)
+    InfoNCE(U, V) = (CE(S, I) + CE(S^T, I)) / 2,   S = min(exp(s), 100) U V^T
+
+U, V (n, d) are linear projections, of unit length, of the primary's and the secondary's representations of the rows of
+the batch that have both, I the pairing and s a learned log scale that starts at ln(1 / 0.07). With `smoothing` e the
+pairing is softened: (1 - e) CE + e times the CE to the uniform distribution.
+
+Cost: the secondary's encoder in training; n^2 d for the similarities of a batch of n pairs.
+Source: radford2021clip; smoothing as in jia2021align. Departs from them: the task is learned at the same time, not by
+prompts afterwards; batches are small, so the negatives are few; rows of the same class are negatives too.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from transference.core.batch import Batch
+from transference.core.method import Card
+from transference.core.parameters import Interval
+from transference.core.spec import DataSpec
+from transference.nn.losses import supervised
+from transference.nn.network import Network
+from transference.train.neural import NeuralMethod
+from transference.train.schedule import Schedule
+
+START_SCALE = 1 / 0.07
+MOST_SCALE = 100.0
+
+
+def info_nce(u: Tensor, v: Tensor, scale: Tensor | float, smoothing: float = 0.0) -> Tensor:
+    """Symmetric InfoNCE of matching rows, in nats.
+
+    Parameters
+    ----------
+    u, v
+        (n, d), rows of unit length; row i of `u` belongs to row i of `v`.
+    scale
+        Inverse temperature.
+    smoothing
+        Share of the target spread over all rows, in [0, 1).
+
+    Examples
+    --------
+    Alike embeddings tell nothing: ln n.
+
+    >>> same = torch.ones(4, 1)
+    >>> bool(torch.isclose(info_nce(same, same, 10.0), torch.tensor(4.0).log()))
+    True
+    """
+    similarity = scale * u @ v.T  # (n, n)
+    pairing = torch.arange(len(u), device=u.device)
+    forth = F.cross_entropy(similarity, pairing, label_smoothing=smoothing)
+    back = F.cross_entropy(similarity.T, pairing, label_smoothing=smoothing)
+    return (forth + back) / 2
+
+
+class Contrastive(NeuralMethod):
+    """Contrast the pairs of a batch, beside the task.
+
+    Parameters
+    ----------
+    weight
+        w, at least 0; 0 is the unimodal baseline.
+    smoothing
+        e in [0, 1): how much a pairing is doubted.
+    width, schedule, seed
+        See `NeuralMethod`. The shared space is as wide as the representations.
+    """
+
+    card: ClassVar[Card] = Card(
+        summary="Contrast matching rows of primary and secondary with all others, beside the task.",
+        reference="radford2021clip",
+        modalities=(2, None),
+        needs=frozenset({"labels", "unlabelled", "paired"}),
+        at_test="primary",
+        tasks=frozenset({"classification", "regression", "multilabel"}),
+    )
+    constraints = {"weight": Interval(0), "smoothing": Interval(0, 1, open_high=True)}
+
+    def __init__(
+        self,
+        *,
+        weight: float = 0.5,
+        smoothing: float = 0.0,
+        width: int = 64,
+        schedule: Schedule = Schedule(),  # noqa: B008
+        seed: int = 0,
+    ) -> None:
+        super().__init__(width=width, schedule=schedule, seed=seed)
+        self.weight = weight
+        self.smoothing = smoothing
+
+    def build(self, spec: DataSpec) -> Network:
+        names = [spec.primary, *(spec.secondary if self.weight else ())]
+        net = Network(spec, names, self.width)
+        if self.weight:
+            net.projections = nn.ModuleDict({name: nn.Linear(self.width, self.width) for name in names})
+            net.log_scale = nn.Parameter(torch.tensor(math.log(START_SCALE)))
+        return net
+
+    def losses(self, net: Any, batch: Batch) -> dict[str, Tensor]:
+        primary = self.spec_.primary
+        if not self.weight:
+            known = batch.labelled
+            return {"task": supervised(self.scores(net, known), known.target, self.spec_.task)}
+        features = net.encode(batch, primary)  # (n, width)
+        losses = {"task": supervised(net.head(features), batch.target, self.spec_.task)}
+        scale = net.log_scale.exp().clamp(max=MOST_SCALE)
+        share = self.weight / len(self.spec_.secondary)
+        for name in self.spec_.secondary:
+            mask = batch.present[name]
+            u = self._shared(net, features[mask], primary)  # (pairs, width)
+            v = self._shared(net, net.encode(batch.take(mask), name), name)
+            contrast = info_nce(u, v, scale, self.smoothing) if len(u) > 1 else u.sum() * 0.0
+            losses[f"contrast with {name}"] = share * contrast
+        return losses
+
+    def scores(self, net: Any, batch: Batch) -> Tensor:
+        return net.head(net.encode(batch, self.spec_.primary))
+
+    def embeddings(self, net: Any, batch: Batch) -> dict[str, Tensor]:
+        """Name -> (n, width), of unit length in the space that the modalities share."""
+        encoded = super().embeddings(net, batch)
+        return {name: self._shared(net, value, name) for name, value in encoded.items()} if self.weight else encoded
+
+    def _shared(self, net: Any, features: Tensor, name: str) -> Tensor:
+        """(n, width) of unit length."""
+        return F.normalize(net.projections[name](features), dim=1)

@@ -1,0 +1,256 @@
+"""One cell becomes one record: split, budget, control, fit, predict, score. Whatever goes wrong is a record too."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import platform
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, is_dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from transference.assessment.scores import of_classes, of_values
+from transference.core.errors import DivergenceError
+from transference.core.method import Method
+from transference.core.records import Cell, Environment, Finding, Predictions, RunRecord, Status
+from transference.core.registry import create, find
+from transference.core.seeding import fence
+from transference.core.spec import spec_from_json, spec_to_json
+from transference.core.views import Views
+from transference.data.corrupt import control
+from transference.data.dataset import Dataset
+from transference.data.split import label_budget
+from transference.experiment.config import Config
+from transference.experiment.plan import budget_of, classes, rows_of, task_of
+from transference.experiment.store import Model, prediction_bytes
+from transference.train.schedule import Schedule
+
+PACKAGES = ("transference", "numpy", "scipy", "scikit-learn", "torch")
+_ONE_AT_A_TIME = threading.Lock()  # torch's and numpy's random state is one a process
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a cell hands to the store."""
+
+    record: RunRecord
+    predictions: Predictions | None = None
+    model: Model | None = None
+
+
+def run_cell(config: Config, cell: Cell, data: Dataset, digest: str, fingerprint: str) -> Outcome:
+    """Run one cell in this process, on one thread.
+
+    Parameters
+    ----------
+    config, cell, data
+        The study, one of its cells, all rows.
+    digest, fingerprint
+        The hash of the cell and that of the data.
+    """
+    import torch
+
+    with _ONE_AT_A_TIME, threadpool_limits(1), fence(cell.seed, "cell"):
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            return _run(config, cell, data, digest, fingerprint)
+        finally:
+            torch.set_num_threads(threads)
+
+
+def fit_cell(config: Config, cell: Cell, data: Dataset) -> tuple[Method, Views, NDArray[Any], dict[str, int]]:
+    """The fitted method of a cell, its test rows, their labels, and how many rows there were of each sort."""
+    split = rows_of(data, cell.seed, config.data.test)
+    X, y = data.views[split.train], data.y[split.train].copy()
+    kept = label_budget(y, budget_of(cell, config), cell.seed)
+    y[~kept] = np.nan if y.dtype.kind == "f" else None
+    if cell.control is not None:
+        X = control(X, cell.control, cell.seed, data.views.secondary)  # type: ignore[arg-type]
+    method = new_method(config, cell).fit(X, y)
+    labelled = int(kept.sum())
+    rows = {"labelled": labelled, "unlabelled": len(y) - labelled, "test": len(split.test)}
+    return method, data.views[split.test], data.y[split.test], rows
+
+
+def new_method(config: Config, cell: Cell) -> Method:
+    """The unfitted method of a cell, with the study's schedule and the cell's seed where it takes them."""
+    known = find(cell.method)._get_param_names()
+    shared = {"seed": cell.seed, "schedule": config.schedule}
+    return create(cell.method, **cell.parameters, **{name: value for name, value in shared.items() if name in known})
+
+
+def to_model(method: Method) -> Model | None:
+    """The network that answers for a fitted method; None where an estimator answers."""
+    answering = method.deployed()
+    net = getattr(answering, "net_", None)
+    parameters = {name: _plain(value) for name, value in answering.get_params(deep=False).items()}
+    if net is None or not hasattr(answering, "restore") or any(value is _UNKNOWN for value in parameters.values()):
+        return None
+    module = type(answering).__module__
+    own = module.startswith("transference.")
+    about = {
+        "method": module.removeprefix("transference.") if own else f"{module}:{type(answering).__qualname__}",
+        "parameters": parameters,
+        "spec": json.loads(spec_to_json(answering.spec_)),
+    }
+    state = {name: value.detach().cpu().numpy().copy() for name, value in net.state_dict().items()}
+    return Model(json.dumps(about, indent=1, sort_keys=True, ensure_ascii=False), state)
+
+
+def from_model(model: Model) -> Method:
+    """The fitted method that `to_model` took apart."""
+    import torch
+
+    about = json.loads(model.about)
+    parameters = about["parameters"]
+    if parameters.get("schedule") is not None:
+        parameters["schedule"] = Schedule(**parameters["schedule"])
+    method: Any = create(about["method"], **parameters)
+    state = {name: torch.from_numpy(value.copy()) for name, value in model.state.items()}
+    restored: Method = method.restore(spec_from_json(json.dumps(about["spec"])), state)
+    return restored
+
+
+def blank(config: Config, cell: Cell, data: Dataset, digest: str, fingerprint: str) -> RunRecord:
+    """The record of a cell before anything has happened: failed, and without a reason."""
+    task = task_of(config, data)
+    where = environment(config.schedule.device)
+    return RunRecord(
+        digest, config.name, cell, "failed", "", where, task, fingerprint, {}, {}, (), "", seconds=0.0, peak_memory=0
+    )
+
+
+def environment(device: str) -> Environment:
+    """What this process runs on, for a schedule that asks for `device`."""
+    import torch
+
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    shown = f"{device}: {torch.cuda.get_device_name(device)}" if device.startswith("cuda") else device
+    processor = platform.processor() or platform.machine()
+    return Environment(platform.python_version(), platform.platform(), processor, _versions(), 1, shown)
+
+
+def _run(config: Config, cell: Cell, data: Dataset, digest: str, fingerprint: str) -> Outcome:
+    record = blank(config, cell, data, digest, fingerprint)
+    _forget_peak()
+    start = time.perf_counter()
+    try:
+        method, X, y, rows = fit_cell(config, cell, data)
+        predictions, findings = _answer(method, X, y, classes(data))
+        seconds = time.perf_counter() - start
+        model = None if cell.control is not None else to_model(method)
+    except Exception as error:
+        status, message = _explain(error)
+        seconds = time.perf_counter() - start
+        return Outcome(replace(record, status=status, error=message, seconds=seconds, peak_memory=_peak()))
+    history = {name: [float(value) for value in line] for name, line in getattr(method, "history_", {}).items()}
+    record = replace(
+        record,
+        status="ok",
+        rows=rows,
+        history=history,
+        findings=tuple(findings),
+        predictions=hashlib.sha256(prediction_bytes(predictions)).hexdigest(),
+        seconds=seconds,
+        peak_memory=_peak(),
+    )
+    return Outcome(record, predictions, model)
+
+
+def _answer(method: Method, X: Views, y: NDArray[Any], names: list[str]) -> tuple[Predictions, list[Finding]]:
+    if not names:
+        values = np.asarray(method.predict(X), np.float32)[:, None]
+        _finite(values)
+        target = np.asarray(y, np.float32)
+        return Predictions(X.rows.astype(np.int64), target, values), of_values(target, values[:, 0])
+    position = {name: k for k, name in enumerate(names)}
+    answered = np.asarray(method.predict_proba(X), np.float32)
+    _finite(answered)
+    scores = np.zeros((len(X), len(names)), np.float32)  # a class that was in no labelled row keeps 0
+    scores[:, [position[str(name)] for name in method.classes_.tolist()]] = answered
+    target = np.array([position[str(value)] for value in y], np.int64)
+    return Predictions(X.rows.astype(np.int64), target, scores), of_classes(target, scores)
+
+
+def _finite(scores: NDArray[Any]) -> None:
+    if not np.isfinite(scores).all():
+        count = int((~np.isfinite(scores)).any(1).sum())
+        raise DivergenceError(f"The answers for {count} of {len(scores)} test rows are not finite numbers.")
+
+
+def _explain(error: Exception) -> tuple[Status, str]:
+    """The status of a cell that raised, and the message with the last lines of its traceback."""
+    name = type(error).__name__
+    message = str(error) or name
+    if isinstance(error, DivergenceError):
+        status: Status = "diverged"
+    elif isinstance(error, MemoryError) or name == "OutOfMemoryError" or "can't allocate memory" in message:
+        status, message = "out_of_memory", f"{message}. Lower the schedule's batch_size, or run fewer workers."
+    else:
+        status, message = "failed", f"{name}: {message}"
+    lines = [
+        f"  {Path(frame.filename).name}:{frame.lineno} in {frame.name}: {frame.line}"
+        for frame in traceback.extract_tb(error.__traceback__)[-3:]
+    ]
+    return status, "\n".join([message, *lines])
+
+
+_UNKNOWN = object()
+
+
+def _plain(value: Any) -> Any:
+    """A parameter as JSON would hold it; _UNKNOWN where it can not."""
+    if is_dataclass(value) and not isinstance(value, type):
+        value = asdict(value)
+    try:
+        return json.loads(json.dumps(value))
+    except TypeError:
+        return _UNKNOWN
+
+
+@lru_cache(maxsize=1)
+def _versions() -> Mapping[str, str]:
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _forget_peak() -> None:
+    """Start the process's peak of memory anew, where the system can (Linux)."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return
+
+
+def _peak() -> int:
+    """Largest resident memory in bytes, since `_forget_peak` or since the process began."""
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

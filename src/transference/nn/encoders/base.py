@@ -1,0 +1,82 @@
+"""What every encoder is, and the statistics and masks they share."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from transference.core.spec import ModalitySpec
+
+
+class Encoder(nn.Module, ABC):
+    """One modality's encoder.
+
+    `forward` takes values (n, *shape) and, for modalities whose rows differ in length, lengths (n,). What lies beyond
+    a row's length never matters, and no row depends on another one.
+
+    Attributes
+    ----------
+    standard_shape
+        Of one row of `standard`.
+    """
+
+    standard_shape: tuple[int, ...]
+
+    def __init__(self, modality: ModalitySpec) -> None:
+        super().__init__()
+        self.modality = modality
+        self.standard_shape = modality.shape
+
+    @abstractmethod
+    def fit_statistics(self, values: Tensor, lengths: Tensor | None) -> None:
+        """Learn means, scales or document frequencies from rows that have the modality."""
+
+    @abstractmethod
+    def standard(self, values: Tensor, lengths: Tensor | None) -> Tensor:
+        """What the first layer sees: values in the unit of the training rows' statistics; no learned weights."""
+
+    @abstractmethod
+    def body(self, x: Tensor, lengths: Tensor | None) -> Tensor:
+        """(n, width) from such standard values; a sequence may have any number of steps."""
+
+    def forward(self, values: Tensor, lengths: Tensor | None) -> Tensor:
+        """(n, width)."""
+        return self.body(self.standard(values, lengths), lengths)
+
+
+class Standardised(Encoder):
+    """An encoder that subtracts a mean and multiplies by a scale.
+
+    Parameters
+    ----------
+    size
+        Shape of the statistics; it broadcasts against a row.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, modality: ModalitySpec, size: tuple[int, ...]) -> None:
+        super().__init__(modality)
+        self.register_buffer("mean", torch.zeros(size))
+        self.register_buffer("scale", torch.ones(size))
+
+    def set_statistics(self, samples: Tensor) -> None:
+        """From (samples, numbers): mean 0 and deviation 1 for each number; one that is constant becomes 0."""
+        deviation = samples.std(0, correction=0)
+        scale = torch.where(deviation > 1e-6, 1 / deviation.clamp_min(1e-6), 0.0)
+        self.mean.copy_(samples.mean(0).view_as(self.mean))
+        self.scale.copy_(scale.view_as(self.scale))
+
+    def standard(self, values: Tensor, lengths: Tensor | None) -> Tensor:
+        return (values - self.mean) * self.scale
+
+
+def mask_of(lengths: Tensor | None, values: Tensor) -> Tensor:
+    """(n, length) float32, 1 where a step is real."""
+    steps = torch.arange(values.shape[1], device=values.device)
+    if lengths is None:
+        return torch.ones(values.shape[:2], device=values.device)
+    return (steps < lengths[:, None]).to(values.dtype)

@@ -1,0 +1,249 @@
+"""Distillation: a model of the secondary modality labels the training rows, and a model of the primary learns from it.
+
+Use it when labels are scarce, rows with both modalities are not, and the secondary is the easier one to learn from:
+the teacher turns unlabelled pairs into training rows of the student. With all rows labelled, expect about nothing.
+
+    teacher   t = model of x_s, fitted on the labelled rows
+    q_i       = softmax(log t(x_s,i) / T), then, with prior_matched, weighted by class so that mean_i q_i is the
+                share of each class among the labelled rows
+    student   minimise  (1 - w) mean over labelled rows of CE(y, f(x_p))
+                        + w T^2 mean over pairs, labelled or not, of CE(q, softmax(f(x_p) / T))
+
+Shapes: f (n, classes), q (n, classes). For regression q is the teacher's value and both terms are squared errors (T and
+the prior mean nothing); for several labels q is its probability of each and both terms are binary cross-entropies.
+An estimator as student learns the same sum by weights: an example a class with weight q. One that takes no weights
+learns hard labels, which are cut at the prior with prior_matched.
+
+Weight 0 is `unimodal`, bit for bit. Cost: one more model, and batches twice as large.
+
+Source: hinton2015; across modalities gupta2016; as privileged information lopezpaz2016. Departs from them: the class
+shares of the soft labels are matched to the labelled ones (a teacher of few labels gets them wrong: on WebKB a plain
+cut makes the student worse than no teacher), and the teacher is trained on the same labels, not on other data.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from transference.core.batch import Batch
+from transference.core.errors import ConfigError, DataError, must_be
+from transference.core.method import Card, Method
+from transference.core.parameters import Interval, Options
+from transference.core.spec import DataSpec
+from transference.core.views import Views
+from transference.nn.losses import soft_cross_entropy, supervised
+from transference.nn.network import Network
+from transference.nn.pseudo import class_shares, match_prior, most_confident, quotas, soften
+from transference.train.estimator import EstimatorMethod
+from transference.train.models import check_model, is_neural_default, new_model, one
+from transference.train.neural import NeuralMethod
+from transference.train.schedule import Schedule
+
+
+class Distillation(NeuralMethod):
+    """A teacher on the secondary modality, a student on the primary.
+
+    Parameters
+    ----------
+    teacher
+        None: a network (``unimodal``, or ``fusion.early`` where it reads several modalities). Or the id of a method,
+        or a scikit-learn estimator as in ``unimodal``.
+    reads
+        What the teacher sees: "secondary", all secondary modalities, or "all", the primary too.
+    student
+        None: a network; or a scikit-learn estimator.
+    weight
+        Of the teacher against the labels, in [0, 1].
+    temperature
+        T, above 0; larger is softer.
+    prior_matched
+        Whether the soft labels keep the class shares of the labelled rows. Leave it on unless the labelled rows were
+        chosen by class in other shares than the data have.
+
+    Attributes
+    ----------
+    teacher_
+        The fitted teacher; None at weight 0.
+    student_
+        The fitted `EstimatorMethod`, where the student is an estimator.
+    """
+
+    card: ClassVar[Card] = Card(
+        summary="A model of the secondary modality labels the pairs, and the primary's model learns from it.",
+        reference="hinton2015",
+        modalities=(2, None),
+        needs=frozenset({"labels", "unlabelled", "paired"}),
+        at_test="primary",
+        tasks=frozenset({"classification", "regression", "multilabel"}),
+    )
+    constraints = {
+        "reads": Options("secondary", "all"),
+        "weight": Interval(0, 1),
+        "temperature": Interval(0, open_low=True),
+        "prior_matched": Options(True, False),
+    }
+
+    def __init__(
+        self,
+        *,
+        teacher: Any = None,
+        reads: str = "secondary",
+        student: Any = None,
+        weight: float = 0.8,
+        temperature: float = 1.0,
+        prior_matched: bool = True,
+        width: int = 64,
+        schedule: Schedule = Schedule(),  # noqa: B008
+        seed: int = 0,
+    ) -> None:
+        super().__init__(width=width, schedule=schedule, seed=seed)
+        self.teacher = teacher
+        self.reads = reads
+        self.student = student
+        self.weight = weight
+        self.temperature = temperature
+        self.prior_matched = prior_matched
+
+    def check_parameters(self) -> None:
+        super().check_parameters()
+        check_model(self.teacher)
+        if not is_neural_default(self.student) and not isinstance(new_model(self.student), EstimatorMethod):
+            raise ConfigError(
+                must_be("The 'student' parameter of Distillation", "None or a scikit-learn estimator", self.student)
+            )
+
+    def build(self, spec: DataSpec) -> Network:
+        return Network(spec, [spec.primary], self.width)
+
+    def scores(self, net: Network, batch: Batch) -> Tensor:
+        return net.head(net.encode(batch, self.spec_.primary))
+
+    def losses(self, net: Any, batch: Batch) -> dict[str, Tensor]:
+        taught = getattr(self, "_taught", None)
+        if taught is None:
+            batch = batch.labelled
+            return {"task": supervised(self.scores(net, batch), batch.target, self.spec_.task)}
+        scores = self.scores(net, batch)
+        q = taught.to(scores.device)[batch.rows]  # (n, classes) or (n, outputs), nan where there is no pair
+        pairs = ~q.isnan().any(1)
+        distilled = self._distilled(net, scores[pairs], q[pairs]) if pairs.any() else scores.sum() * 0.0
+        return {
+            "task": (1 - self.weight) * supervised(scores, batch.target, self.spec_.task),
+            "distillation": self.weight * distilled,
+        }
+
+    def _distilled(self, net: Any, scores: Tensor, q: Tensor) -> Tensor:
+        kind = self.spec_.task.kind
+        if kind == "classification":
+            return soft_cross_entropy(scores, q, self.temperature)
+        if kind == "multilabel":
+            return F.binary_cross_entropy_with_logits(scores, q)
+        mean, deviation = net.target_scale
+        return F.mse_loss(scores, (q - mean) / deviation)
+
+    def learn(self, X: Views, target: NDArray[Any]) -> None:
+        self.teacher_ = None
+        if self.weight == 0:
+            labels = None
+        else:
+            labels = self._labels(X, target)
+        if not is_neural_default(self.student):
+            self._learn_estimator(X, target, labels)
+            return
+        self._taught = None if labels is None else _by_row(labels, X.rows)
+        try:
+            super().learn(X, target)
+        finally:
+            del self._taught
+
+    def _labels(self, X: Views, target: NDArray[Any]) -> NDArray[np.float64]:
+        """(n, classes) soft labels or (n, outputs) values; nan in rows that lack a modality."""
+        names = list(X.names if self.reads == "all" else X.secondary)
+        seen = X.only(names, primary=X.primary if X.primary in names else names[0])
+        complete = np.logical_and.reduce([X.present[name] for name in names])
+        task = self.spec_.task
+        if not (complete & _known(target)).any():
+            raise DataError(f"No labelled row has {' and '.join(map(repr, names))}, so there is nothing to teach from.")
+        teacher = new_model(
+            self.teacher, width=self.width, schedule=self.schedule, seed=self.seed, modalities=len(names)
+        )
+        self.teacher_ = teacher.fit_encoded(seen[complete], target[complete], task)
+        pairs = np.flatnonzero(complete & X.present[X.primary])
+        labels = np.full((len(X), task.outputs), np.nan)
+        if not len(pairs):
+            return labels
+        labels[pairs] = self.teacher_.decide(seen[pairs])
+        if task.kind == "classification":
+            labels[pairs] = soften(labels[pairs], self.temperature)
+            if self.prior_matched:
+                labels[pairs] = match_prior(labels[pairs], class_shares(target, task.outputs))
+        return labels
+
+    def _learn_estimator(self, X: Views, target: NDArray[Any], labels: NDArray[np.float64] | None) -> None:
+        task = self.spec_.task
+        primary = one(X, X.primary)
+        student: Any = EstimatorMethod(self.student, seed=self.seed)
+        if labels is None:
+            self.student_ = student.fit_encoded(primary, target, task)
+            return
+        student.spec_, student.classes_ = DataSpec(dict(primary.specs), X.primary, task), self.classes_
+        known = np.flatnonzero(_known(target) & X.present[X.primary])
+        pairs = np.flatnonzero(~np.isnan(labels).any(1))
+        if not student.accepts_weights:
+            free = np.setdiff1d(pairs, known)
+            rows, values = free, labels[free]
+            if task.kind == "classification":
+                rows, values = self._hard(free, labels[free], class_shares(target, task.outputs))
+            student.learn_examples(primary, np.r_[known, rows], np.r_[target[known], values.reshape(-1)])
+        else:
+            if task.kind == "classification":
+                place, given = np.nonzero(labels[pairs] > 1e-3)
+                rows, share = pairs[place], labels[pairs][place, given]
+            else:
+                rows, given, share = pairs, labels[pairs, 0], np.ones(len(pairs))
+            n = len(np.union1d(known, pairs))
+            weight = np.r_[
+                np.full(len(known), (1 - self.weight) * n / max(1, len(known))), self.weight * n / len(pairs) * share
+            ]
+            used = weight > 0
+            student.learn_examples(primary, np.r_[known, rows][used], np.r_[target[known], given][used], weight[used])
+        self.student_ = student
+
+    def _hard(
+        self, rows: NDArray[np.int64], q: NDArray[np.float64], prior: NDArray[np.float64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        if not self.prior_matched:
+            return rows, q.argmax(1)
+        place, classes = most_confident(q, quotas(len(rows), prior))
+        return rows[place], classes
+
+    def decide(self, X: Views) -> NDArray[Any]:
+        return super().decide(X) if is_neural_default(self.student) else self.student_.decide(X)
+
+    def embed(self, X: Views) -> dict[str, NDArray[Any]]:
+        return super().embed(X) if self.deployed() is self else self.student_.embed(X)
+
+    def deployed(self) -> Method:
+        """This method, or the fitted `EstimatorMethod` where the student is an estimator."""
+        self._fitted()
+        return self if is_neural_default(self.student) else self.student_
+
+
+def _known(target: NDArray[Any]) -> NDArray[np.bool_]:
+    if target.dtype.kind != "f":
+        return target >= 0
+    missing = np.isnan(target)
+    return ~(missing.any(1) if missing.ndim == 2 else missing)
+
+
+def _by_row(labels: NDArray[np.float64], rows: NDArray[np.int64]) -> Tensor:
+    """(largest row + 1, k): the labels by the number that a batch has for each row."""
+    table = np.full((rows.max() + 1, labels.shape[1]), np.nan, np.float32)
+    table[rows] = labels
+    return torch.from_numpy(table)

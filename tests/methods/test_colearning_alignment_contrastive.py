@@ -1,0 +1,123 @@
+"""Contrastive: closed forms of InfoNCE, its symmetries, and what the weight 0 means."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from transference.colearning.alignment.contrastive import Contrastive, info_nce
+from transference.core.errors import ConfigError
+from transference.core.views import Views
+from transference.data.loader import to_batch
+from transference.train.schedule import Schedule
+from transference.unimodal import Unimodal
+
+FAST = Schedule(updates=40, batch_size=16, device="cpu")
+
+
+def unit(n: int, d: int, seed: int) -> torch.Tensor:
+    return F.normalize(torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64), dim=1)
+
+
+def planted(n: int = 60, seed: int = 0) -> tuple[Views, np.ndarray]:
+    """Five shared numbers, each view a rotation of them plus noise; the label is the sign of the first."""
+    generator = np.random.default_rng(seed)
+    shared = generator.normal(size=(n, 5))
+    turn = np.linalg.qr(np.random.default_rng(9).normal(size=(5, 5)))[0]
+    one, two = shared + 0.1 * generator.normal(size=(n, 5)), shared @ turn + 0.1 * generator.normal(size=(n, 5))
+    return Views.of(primary="one", one=one, two=two), np.where(shared[:, 0] > 0, "up", "down").astype(object)
+
+
+def test_a_single_pair_costs_nothing() -> None:
+    assert info_nce(unit(1, 4, 0), unit(1, 4, 1), 14.0).item() == 0.0
+
+
+@pytest.mark.parametrize("n", [2, 7])
+def test_equal_embeddings_cost_ln_n(n: int) -> None:
+    same = unit(1, 4, 0).expand(n, 4)
+    assert info_nce(same, same, 20.0).item() == pytest.approx(math.log(n), abs=1e-12)
+
+
+@pytest.mark.parametrize(("n", "scale"), [(2, 1.0), (5, 1 / 0.07), (8, 3.0)])
+def test_perfect_orthogonal_pairs_have_a_closed_form(n: int, scale: float) -> None:
+    eye = torch.eye(n, dtype=torch.float64)
+    assert info_nce(eye, eye, scale).item() == pytest.approx(math.log(1 + (n - 1) * math.exp(-scale)), rel=1e-9)
+
+
+def test_against_a_slow_loop_with_smoothing() -> None:
+    """Both directions, pair by pair; the softened target is (1 - e) of the pair plus e spread evenly."""
+    u, v, scale, e, n = unit(6, 3, 0), unit(6, 3, 1), 5.0, 0.1, 6
+    total = 0.0
+    for a, b in ((u, v), (v, u)):
+        for i in range(n):
+            weights = [math.exp(scale * float((a[i] * b[j]).sum())) for j in range(n)]
+            costs = [-math.log(weight / sum(weights)) for weight in weights]
+            total += ((1 - e) * costs[i] + e * sum(costs) / n) / (2 * n)
+    assert info_nce(u, v, scale, e).item() == pytest.approx(total, rel=1e-10)
+
+
+def test_swapping_the_modalities_or_the_rows_changes_nothing() -> None:
+    u, v = unit(6, 3, 0), unit(6, 3, 1)
+    order = torch.tensor([3, 0, 5, 1, 2, 4])
+    reference = info_nce(u, v, 7.0).item()
+    assert info_nce(v, u, 7.0).item() == pytest.approx(reference, rel=1e-12)
+    assert info_nce(u[order], v[order], 7.0).item() == pytest.approx(reference, rel=1e-12)
+    assert info_nce(u[order], v, 7.0).item() != pytest.approx(reference, rel=1e-3)
+
+
+def test_weight_zero_is_the_unimodal_baseline_bit_for_bit() -> None:
+    X, y = planted(90)
+    y[70:] = None
+    plain = Unimodal(schedule=FAST, seed=3).fit(X, y)
+    zero = Contrastive(weight=0, schedule=FAST, seed=3).fit(X, y)
+    assert np.array_equal(plain.decide(X), zero.decide(X))
+    assert plain.history_ == zero.history_
+    assert not np.array_equal(plain.decide(X), Contrastive(weight=0.1, schedule=FAST, seed=3).fit(X, y).decide(X))
+
+
+def test_only_present_pairs_are_contrasted() -> None:
+    X, y = planted()
+    method = Contrastive(weight=2.0, schedule=FAST).fit(X, y)
+    there = np.arange(60) % 3 != 0
+    part = X.replace("two", np.where(there[:, None], X["two"], 1e3).astype(np.float32), present=there)
+    method.net_.eval()
+    loss = method.losses(method.net_, to_batch(part, np.zeros(60, np.int64)))["contrast with two"]
+    shared = {name: torch.from_numpy(value) for name, value in method.embed(X[there]).items()}
+    scale = method.net_.log_scale.detach().exp()
+    assert loss.item() == pytest.approx(2.0 * info_nce(shared["one"], shared["two"], scale).item(), rel=1e-5)
+
+
+def test_the_scale_starts_at_the_published_value_is_learned_and_stops_at_100() -> None:
+    X, y = planted()
+    net: Any = Contrastive(schedule=FAST).fit(X, y).net_
+    assert net.log_scale.item() != pytest.approx(math.log(1 / 0.07), abs=1e-4)
+    method = Contrastive(schedule=Schedule(updates=1, learning_rate=1e-12, device="cpu")).fit(X, y)
+    net = method.net_.eval()
+    assert net.log_scale.item() == pytest.approx(2.6593, abs=1e-4)
+    batch = to_batch(X, np.zeros(60, np.int64))
+    losses = []
+    for value in (math.log(100.0), 9.0):
+        net.log_scale.data.fill_(value)
+        losses.append(method.losses(net, batch)["contrast with two"].item())
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_pairs_unseen_in_training_find_each_other() -> None:
+    X, y = planted(300)
+    test, _ = planted(50, seed=1)
+    method = Contrastive(weight=1.0, schedule=Schedule(updates=200, batch_size=64, device="cpu")).fit(X, y)
+    shared = method.embed(test)
+    assert np.linalg.norm(shared["one"], axis=1) == pytest.approx(np.ones(50), abs=1e-5)
+    found = (shared["one"] @ shared["two"].T).argmax(1) == np.arange(50)
+    assert found.mean() > 0.6  # chance: 0.02
+
+
+def test_smoothing_is_checked() -> None:
+    X, y = planted()
+    with pytest.raises(ConfigError, match=r"The 'smoothing' parameter of Contrastive must be a number in \[0, 1\)"):
+        Contrastive(smoothing=1.0, schedule=FAST).fit(X, y)

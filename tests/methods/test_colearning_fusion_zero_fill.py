@@ -1,0 +1,169 @@
+"""Zero filling: what each fill is, that nothing absent is read, and when it helps."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from transference.colearning.fusion.zero_fill import ZeroFill
+from transference.core.errors import ConfigError
+from transference.core.registry import create
+from transference.core.views import Views
+from transference.data.loader import to_batch
+from transference.train.schedule import Schedule
+
+QUICK = Schedule(updates=12, batch_size=16, validation=0.0)
+CHOICES = list(product(["zeros", "mean", "learned"], ["representation", "input"]))
+
+
+def data(n: int = 48, seed: int = 0) -> tuple[Views, NDArray[Any]]:
+    g = np.random.default_rng(seed)
+    y = g.integers(0, 2, n)
+    X = Views.of(
+        primary="x",
+        x=g.normal(size=(n, 4)) + y[:, None],
+        t=g.normal(size=(n, 3)) - y[:, None] + 5,
+        s=g.normal(size=(n, 6, 2)) + y[:, None, None],
+    )
+    return X.replace("s", X["s"], lengths=g.integers(2, 5, n)), y
+
+
+@pytest.mark.parametrize(("fill", "space"), CHOICES)
+def test_nothing_of_the_secondary_modalities_is_read(fill: Any, space: Any) -> None:
+    X, y = data()
+    model = ZeroFill(fill=fill, space=space, schedule=QUICK).fit(X, y)
+    answer = model.predict_proba(X)
+    for other in (
+        X.only(["x"]),
+        X.without("t"),
+        X.replace("t", np.full_like(X["t"], np.nan)).replace("s", X["s"] * 1e6),
+    ):
+        np.testing.assert_array_equal(model.predict_proba(other), answer)
+    batch = to_batch(X)
+    with torch.no_grad():
+        joint = model.joint_scores(model.net_, batch).softmax(1).numpy()
+        held_out = model.scores(model.net_, batch).softmax(1).numpy()
+    assert np.abs(joint - answer).max() > 1e-3  # they are read where they are asked for
+    np.testing.assert_array_equal(held_out, answer)  # and not where checkpoints are chosen
+
+
+def test_zeros_in_the_representation_leave_the_primary_modality_alone() -> None:
+    X, y = data()
+    model = ZeroFill(schedule=QUICK).fit(X, y)
+    with torch.no_grad():
+        h = model.net_.encode(to_batch(X), "x")
+        expected = model.net_.head(model.net_.joint(h)).softmax(1)
+    np.testing.assert_array_equal(model.predict_proba(X), expected)
+
+
+def test_the_mean_of_the_input_is_zero_after_standardisation() -> None:
+    X, y = data()
+    model = ZeroFill(fill="mean", space="input", schedule=QUICK).fit(X, y)
+    torch.testing.assert_close(model.net_.fill("t").value, torch.from_numpy(X["t"].mean(0)))
+    encoder = model.net_.encoders["t"]
+    torch.testing.assert_close(model.net_.absent("t"), encoder.body(torch.zeros(1, 3), None), atol=1e-5, rtol=0)
+
+
+def test_raw_zeros_are_the_encoding_of_zeros_at_the_mean_length() -> None:
+    X, y = data()
+    model = ZeroFill(space="input", schedule=QUICK).fit(X, y)
+    length = torch.tensor([round(float(X.lengths["s"].mean()))])
+    torch.testing.assert_close(model.net_.absent("s"), model.net_.encoders["s"](torch.zeros(1, 6, 2), length))
+
+
+def test_the_mean_of_the_representation_follows_the_training_rows() -> None:
+    X, y = data(200)
+    model = ZeroFill(fill="mean", schedule=Schedule(updates=100, validation=0.0)).fit(X, y)
+    with torch.no_grad():
+        mean = model.net_.encode(to_batch(X), "t").mean(0)
+        value = model.net_.fill("t").value
+    assert (value - mean).norm() < 0.25 * mean.norm()
+
+
+def test_only_the_fill_moves_to_suit_absence() -> None:
+    """The learned fill lowers the loss of (primary, fill), and the rest is trained as if there were no fill."""
+    X, y = data(200)
+    schedule = Schedule(updates=100, validation=0.0, batch_size=200)
+    learned = ZeroFill(fill="learned", schedule=schedule).fit(X, y)
+    history = learned.history_
+    assert set(history) == {"update", "task", "fill"}
+    value = learned.net_.fill("t").value
+    assert value.abs().max() > 0
+    loss = {}
+    for name, scale in (("fitted", 1.0), ("zeros", 0.0)):
+        with torch.no_grad():
+            value.mul_(scale)
+            learned.net_.fill("s").value.mul_(scale)
+        loss[name] = torch.nn.functional.cross_entropy(
+            learned.scores(learned.net_, to_batch(X)), torch.from_numpy(y)
+        ).item()
+    assert loss["fitted"] < loss["zeros"]
+
+
+def test_rows_that_lack_a_secondary_modality_get_the_fill() -> None:
+    X, y = data()
+    half = np.arange(len(X)) % 2 == 0
+    X = X.replace("t", X["t"] * half[:, None], present=half)
+    model = ZeroFill(schedule=QUICK).fit(X, y)
+    found = model.net_.represent(to_batch(X))["t"]
+    assert (found[~torch.from_numpy(half)] == 0).all()
+    assert (found[torch.from_numpy(half)] != 0).any(1).all()
+
+
+@pytest.mark.parametrize(("fill", "space"), CHOICES)
+def test_every_parameter_is_trained_also_in_batches_of_one(fill: Any, space: Any) -> None:
+    X, y = data(8)
+    before, after = (
+        ZeroFill(
+            fill=fill, space=space, width=8, schedule=Schedule(updates=k, batch_size=1, warmup=0.0, weight_decay=0.0)
+        ).fit(X, y)
+        for k in (1, 9)
+    )
+    state = after.net_.state_dict()
+    for name, parameter in before.net_.named_parameters():
+        assert not torch.equal(parameter, state[name]), name
+
+
+def test_the_order_of_modalities_does_not_matter() -> None:
+    X, y = data()
+    turned = Views(dict(reversed(X.arrays.items())), X.specs, "x", lengths=X.lengths)
+    first, second = (ZeroFill(schedule=QUICK).fit(views, y).predict_proba(X) for views in (X, turned))
+    np.testing.assert_array_equal(first, second)
+
+
+def test_a_text_has_no_mean_input() -> None:
+    words = np.random.default_rng(0).integers(1, 9, (8, 4))
+    X = Views.of(primary="x", kinds={"words": "text"}, x=np.ones((8, 2)), words=words)
+    ZeroFill(space="input", schedule=QUICK).fit(X, np.arange(8) % 2).predict(X)
+    with pytest.raises(ConfigError, match=r"'fill' .* for the text 'words' in the input space must be 'zeros'.*'mean'"):
+        ZeroFill(fill="mean", space="input", schedule=QUICK).fit(X, np.arange(8) % 2)
+
+
+def test_four_arms() -> None:
+    """With a clean secondary modality the joint model reads it, and without it falls below the unimodal one: nothing
+    in training said what absent means. Dropping modalities mends a part of it."""
+    arms: dict[str, list[float]] = {"uni": [], "zeros": [], "dropout": [], "multi": []}
+    schedule = Schedule(updates=100)
+    for seed in range(3):
+        g = np.random.default_rng(seed)
+        s, mix, direction = g.normal(size=(700, 4)), g.normal(size=(4, 16)), g.normal(size=4)
+        y = (s @ direction > 0).astype(int)
+        X = Views.of(primary="x", x=s @ mix / 2 + g.normal(size=(700, 16)), t=s)
+        train, test = X[:200], X[200:]
+        zeros = ZeroFill(schedule=schedule, seed=seed).fit(train, y[:200])
+        dropout = create("colearning.fusion.modality_dropout", schedule=schedule, seed=seed).fit(train, y[:200])
+        uni = create("unimodal", schedule=schedule, seed=seed).fit(train, y[:200])
+        with torch.no_grad():
+            multi = zeros.joint_scores(zeros.net_, to_batch(test)).argmax(1).numpy()
+        arms["multi"].append(float(np.mean(multi == y[200:])))
+        for name, model in (("uni", uni), ("zeros", zeros), ("dropout", dropout)):
+            arms[name].append(model.score(test, y[200:]))
+    mean = {name: np.mean(values) for name, values in arms.items()}
+    assert mean["multi"] > mean["uni"] + 0.05
+    assert mean["zeros"] < mean["uni"]
+    assert mean["dropout"] > mean["zeros"]

@@ -1,0 +1,190 @@
+"""Cyclic translation: the two losses by hand, one encoder for both ways, and when it helps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from transference.colearning.translation.cyclic import Cyclic, fit_to, unexplained
+from transference.core.registry import create
+from transference.core.spec import Kind
+from transference.core.views import Views
+from transference.data.loader import to_batch
+from transference.train.schedule import Schedule
+
+QUICK = Schedule(updates=12, batch_size=16, validation=0.0)
+KINDS: dict[str, Kind] = {"words": "text", "points": "set"}
+
+
+def data(n: int = 40, seed: int = 0, primary: str = "x") -> tuple[Views, NDArray[Any]]:
+    """Vectors x and t, a series of many lengths, an image, a text and a set; the last quarter has no label."""
+    g = np.random.default_rng(seed)
+    y = g.integers(0, 2, n)
+    X = Views.of(
+        primary=primary,
+        kinds=KINDS,
+        x=g.normal(size=(n, 4)) + y[:, None],
+        t=g.normal(size=(n, 9)) - y[:, None],
+        motion=g.normal(size=(n, 11, 3)) + y[:, None, None],
+        picture=g.uniform(size=(n, 2, 8, 9)),
+        words=g.integers(1, 30, (n, 5)),
+        points=g.normal(size=(n, 6, 2)),
+    )
+    X = X.replace("motion", X["motion"], lengths=g.integers(2, 12, n))
+    return X, np.where(np.arange(n) < 3 * n // 4, y, -1)
+
+
+def test_padded_or_folded_numbers_keep_their_variance() -> None:
+    x = torch.randn(20000, 7, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(fit_to(x, 9)[:, :7], x)
+    assert fit_to(x, 9)[:, 7:].abs().max() == 0
+    folded = fit_to(x, 3)  # seven numbers in three layers: 3 + 3 + 1
+    torch.testing.assert_close(folded[:, 0], (x[:, 0] + x[:, 3] + x[:, 6]) / 3**0.5)
+    assert folded[:, 0].var().item() == pytest.approx(1.0, abs=0.05)
+
+
+def test_the_unexplained_share_counts_the_rows_that_are_there() -> None:
+    target = torch.tensor([[2.0, 0.0], [0.0, 4.0], [9.0, 9.0]])
+    share = unexplained(torch.zeros(3, 2), target, torch.tensor(5.0), torch.tensor([True, True, False]))
+    assert share.item() == pytest.approx((4 / 5 + 16 / 5) / 2)
+    assert unexplained(torch.zeros(3, 2), target, torch.tensor(5.0), torch.zeros(3, dtype=torch.bool)).item() == 0.0
+
+
+def test_the_losses_by_hand() -> None:
+    X, y = data()
+    X = X.only(["x", "t"])
+    model = Cyclic(translation=3.0, cycle=0.5, schedule=QUICK).fit(X, y)
+    net, batch = model.net_, to_batch(X, y)
+    losses = {name: value.item() for name, value in model.losses(net, batch).items()}
+    with torch.no_grad():
+        x = torch.from_numpy((X["x"] - X["x"].mean(0)) / X["x"].std(0))
+        t = torch.from_numpy((X["t"] - X["t"].mean(0)) / X["t"].std(0))
+        h = net.encoders["x"].body(x, None)
+        answer = net.decoders["t"](h)  # (n, 9)
+        folded = (answer[:, :4] + answer[:, 4:8] + torch.nn.functional.pad(answer[:, 8:], (0, 3))) / 3**0.5
+        back = net.decoders["t"](net.encoders["x"].body(folded, None))[:, :4]
+        log_p = net.head(h).log_softmax(1)[np.arange(30), y[:30]]
+    assert losses["task"] == pytest.approx(-log_p.mean().item(), rel=1e-4)
+    assert losses["translation"] == pytest.approx(3 * ((answer - t) ** 2).sum(1).mean().item() / 9, rel=1e-4)
+    assert losses["cycle"] == pytest.approx(0.5 * ((back - x) ** 2).sum(1).mean().item() / 4, rel=1e-4)
+
+
+@pytest.mark.parametrize("primary", ["x", "motion", "picture", "words", "points"])
+def test_every_kind_can_be_primary_and_every_parameter_gets_a_gradient(primary: str) -> None:
+    X, y = data(24, primary=primary)
+    model = Cyclic(width=8, schedule=Schedule(updates=2, batch_size=8)).fit(X, y)
+    model.net_.zero_grad()
+    sum(model.losses(model.net_, to_batch(X[:1], y[:1])).values()).backward()
+    for name, parameter in model.net_.named_parameters():
+        assert parameter.grad is not None, name
+
+
+def test_the_cycle_goes_through_the_same_encoder_and_decoder() -> None:
+    X, y = data()
+    model = Cyclic(translation=0.0, schedule=QUICK).fit(X, y)
+    net = model.net_
+    names = {name.partition(".")[0] for name, _ in net.named_parameters()}
+    assert names == {"encoders", "head", "decoders"}
+    assert set(net.encoders) == {"x"}
+    encoded: list[torch.Tensor] = []
+    decoded: list[torch.Tensor] = []
+    net.encoders["x"].linear.register_forward_hook(lambda part, given, answer: encoded.append(answer))
+    net.decoders["t"].register_forward_hook(lambda part, given, answer: decoded.append(answer))
+    net.zero_grad()
+    loss = model.losses(net, to_batch(X, y))["cycle"]
+    assert len(encoded) == 1 + 5  # x once, and every secondary modality's translation
+    assert len(decoded) == 2
+    (first,) = torch.autograd.grad(loss, encoded[0], retain_graph=True)
+    assert (first.abs().sum(1) > 0).all()  # from the cycle through the decoder to the encoding of x
+    loss.backward()
+    assert net.encoders["x"].linear.weight.grad.abs().sum() > 0
+    assert net.head.weight.grad is None
+
+
+def test_with_weights_zero_it_is_unimodal() -> None:
+    X, y = data()
+    same = Cyclic(translation=0.0, cycle=0.0, schedule=QUICK, seed=4).fit(X, y)
+    alone = create("unimodal", schedule=QUICK, seed=4).fit(X, y)
+    np.testing.assert_array_equal(same.predict_proba(X), alone.predict_proba(X))
+    assert same.history_ == alone.history_
+    assert set(same.net_.state_dict()) == set(alone.net_.state_dict())
+
+
+@pytest.mark.parametrize("primary", ["x", "motion"])
+def test_nothing_but_the_primary_modality_of_the_row_itself_is_read(primary: str) -> None:
+    X, y = data(primary=primary)
+    model = Cyclic(schedule=QUICK).fit(X, y)
+    answer = model.predict_proba(X)
+    poisoned = X
+    for name in X.secondary:
+        poisoned = poisoned.replace(name, np.full_like(X[name], np.nan))
+    for other in (X.only([primary]), poisoned):
+        np.testing.assert_array_equal(model.predict_proba(other), answer)
+    rows = np.array([17, 3])
+    np.testing.assert_allclose(model.predict_proba(X[rows]), answer[rows], atol=1e-6)
+    np.testing.assert_allclose(model.predict_proba(X[5]), answer[5:6], atol=1e-6)
+
+
+def test_padding_changes_no_loss() -> None:
+    X, y = data(primary="motion")
+    model = Cyclic(schedule=QUICK).fit(X, y)
+    garbage = X["motion"].copy()
+    for row, length in enumerate(X.lengths["motion"]):
+        garbage[row, length:] = 50.0
+    model.net_.eval()
+    first, second = (model.losses(model.net_, to_batch(views, y)) for views in (X, X.replace("motion", garbage)))
+    for name, value in first.items():
+        torch.testing.assert_close(second[name], value)
+
+
+def test_rows_without_label_or_without_secondary_modality_count_where_they_can() -> None:
+    X, y = data()
+    X = X.only(["x", "t"])
+    paired = np.arange(40) % 2 == 0
+    X = X.replace("t", X["t"] * paired[:, None], present=paired)
+    model = Cyclic(schedule=QUICK).fit(X, y)
+    model.net_.eval()
+    whole = model.losses(model.net_, to_batch(X, y))
+    pairs = model.losses(model.net_, to_batch(X[paired], y[paired]))
+    known = model.losses(model.net_, to_batch(X[:30], y[:30]))
+    torch.testing.assert_close(whole["translation"], pairs["translation"])
+    torch.testing.assert_close(whole["task"], known["task"])
+    assert abs((whole["translation"] - known["translation"]).item()) > 1e-3
+
+
+def test_the_order_of_modalities_does_not_matter() -> None:
+    X, y = data()
+    turned = Views(dict(reversed(X.arrays.items())), X.specs, "x", lengths=X.lengths)
+    first, second = (Cyclic(schedule=QUICK).fit(views, y).predict_proba(X) for views in (X, turned))
+    np.testing.assert_array_equal(first, second)
+
+
+def planted(seed: int, noise: bool, n: int = 800, labelled: int = 16) -> tuple[Views, NDArray[Any], NDArray[Any]]:
+    """y depends on two factors; t holds them, x mixes them with twenty louder ones. Few labels, many pairs."""
+    g = np.random.default_rng(seed)
+    factors, others = g.normal(size=(n, 2)), g.normal(size=(n, 20))
+    y = (factors @ g.normal(size=2) > 0).astype(int)
+    x = factors @ g.normal(size=(2, 40)) + 0.67 * others @ g.normal(size=(20, 40)) + 0.3 * g.normal(size=(n, 40))
+    t = g.normal(size=(n, 2)) if noise else factors
+    few = y.copy()
+    few[labelled:] = -1
+    return Views.of(primary="x", x=x, t=t), y, few
+
+
+def test_translation_finds_what_is_shared_and_noise_gives_nothing() -> None:
+    gains: dict[bool, list[float]] = {False: [], True: []}
+    schedule = Schedule(updates=120, learning_rate=1e-2)
+    for seed in range(3):
+        for noise, gain in gains.items():
+            X, y, few = planted(seed, noise)
+            alone, cyclic = (
+                create(name, schedule=schedule, width=16, seed=seed).fit(X[:500], few[:500]).score(X[500:], y[500:])
+                for name in ("unimodal", "colearning.translation.cyclic")
+            )
+            gain.append(cyclic - alone)
+    assert np.mean(gains[False]) > 0.05
+    assert np.mean(gains[True]) < 0.01

@@ -1,0 +1,101 @@
+"""Three small methods that keep every promise, to plant one defect at a time in."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from transference.core.method import Card, Method
+from transference.core.parameters import Interval
+from transference.core.views import Views
+from transference.unimodal import Unimodal
+
+Array = NDArray[Any]
+
+
+class Centroids(Method):
+    """The nearest class mean in the primary modality; rows count for more where the secondary numbers are large."""
+
+    card: ClassVar[Card] = Card(
+        summary="The nearest class mean.",
+        reference="nobody2000",
+        modalities=(2, None),
+        needs=frozenset({"labels", "paired"}),
+        at_test="primary",
+        tasks=frozenset({"classification"}),
+    )
+    constraints = {"sharpness": Interval(0)}
+
+    def __init__(self, *, sharpness: float = 1.0, options: Any = None) -> None:
+        self.sharpness = sharpness
+        self.options = options
+
+    def learn(self, X: Views, target: Array) -> None:
+        known = (target >= 0) & X.present[X.primary]
+        X, target = X.take(known), target[known]
+        weight = 1 + sum(self.there(X, name) * abs(X[name].reshape(len(X), -1).mean(1)) for name in X.secondary)
+        numbers, ones = self.numbers(X, X.primary), np.eye(len(self.classes_))[target] * weight[:, None]
+        self.means_ = ones.T @ numbers / ones.sum(0)[:, None]
+
+    def there(self, X: Views, name: str) -> Array:
+        return X.present[name]
+
+    def numbers(self, X: Views, name: str) -> Array:
+        """(n, d) float64; the mean over the real steps of a series."""
+        values = X[name].astype(float)
+        if name not in X.lengths or values.ndim == 2:  # words are taken as they are
+            return values.reshape(len(X), -1)
+        real = np.arange(values.shape[1]) < X.lengths[name][:, None]
+        return np.where(real[..., None], values, 0).sum(1) / np.maximum(X.lengths[name], 1)[:, None]
+
+    def decide(self, X: Views) -> Array:
+        return self.probabilities(self.numbers(X, self.spec_.primary))
+
+    def probabilities(self, numbers: Array) -> Array:
+        """(n, d) -> (n, classes)."""
+        distance = ((numbers[:, None] - self.means_) ** 2).sum(2) * self.sharpness
+        likely = np.exp(distance.min(1, keepdims=True) - distance)
+        return likely / likely.sum(1, keepdims=True)
+
+
+class AnyOf(Centroids):
+    """The mean answer of centroids in every modality that a row has."""
+
+    card: ClassVar[Card] = Card(
+        summary="Centroids in every modality.",
+        reference="nobody2000",
+        modalities=(2, None),
+        needs=frozenset({"labels", "paired"}),
+        at_test="any",
+        tasks=frozenset({"classification"}),
+    )
+
+    def learn(self, X: Views, target: Array) -> None:
+        self.models_ = {}
+        for name in X.names:
+            known = (target >= 0) & self.there(X, name)
+            numbers, ones = self.numbers(X.take(known), name), np.eye(len(self.classes_))[target[known]]
+            self.models_[name] = ones.T @ numbers / ones.sum(0)[:, None]
+
+    def decide(self, X: Views) -> Array:
+        total = np.zeros((len(X), len(self.classes_)))
+        for name in X.names:
+            self.means_ = self.models_[name]
+            there = self.there(X, name)
+            total[there] += self.probabilities(self.numbers(X, name)[there])
+        return total / total.sum(1, keepdims=True)
+
+
+class Net(Unimodal):
+    """A network on the primary modality alone."""
+
+    card: ClassVar[Card] = Card(
+        summary="A network.",
+        reference="nobody2000",
+        modalities=(1, None),
+        needs=frozenset({"labels"}),
+        at_test="primary",
+        tasks=frozenset({"classification"}),
+    )
