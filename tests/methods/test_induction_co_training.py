@@ -20,7 +20,7 @@ RAW = make_pipeline(GaussianNB())  # a pipeline is given the numbers as they are
 
 
 def documents(seed: int, same: bool, n: int = 800, words: int = 400, length: int = 20) -> tuple[Views, Any, Any]:
-    """Word counts of two views, independent given the class, or twice the same; 3 + 9 labelled. Returns Views, y, truth."""
+    """Word counts of two views, independent given the class, or twice the same; 3 + 9 rows are labelled."""
     generator = np.random.default_rng(seed)
     truth = (generator.random(n) < 0.25).astype(int)
     truth[:12] = [1] * 3 + [0] * 9

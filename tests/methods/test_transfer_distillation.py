@@ -106,7 +106,7 @@ def test_rows_that_lack_a_modality_teach_what_they_can() -> None:
     without[[i for i, label in enumerate(y) if label is not None]] = False
     gap = X.replace("plain", X["plain"] * ~without[:, None], present=~without)
     method = create("transfer.distillation", student=LogisticRegression(), teacher=LogisticRegression()).fit(gap, y)
-    labels = method._labels(gap, np.array([-1 if v is None else int(v == "yes") for v in y]))
+    labels = method._soft_labels(gap, np.array([-1 if v is None else int(v == "yes") for v in y]))
     assert np.isnan(labels[without]).all()
     assert not np.isnan(labels[~without]).any()
     lonely = X.replace("plain", X["plain"], present=np.array([label is None for label in y]))
@@ -122,7 +122,7 @@ def test_soft_labels_keep_the_class_shares_of_the_labelled_rows() -> None:
         method: Any = create(
             "transfer.distillation", prior_matched=matched, teacher=LogisticRegression(), schedule=SHORT
         )
-        shares[matched] = method.fit(X, y)._labels(X, target)[:, 1].mean()
+        shares[matched] = method.fit(X, y)._soft_labels(X, target)[:, 1].mean()
     assert shares[True] == pytest.approx(0.5, abs=1e-5)  # 6 of 12 labelled rows
     assert abs(shares[False] - 0.5) > 0.1
 

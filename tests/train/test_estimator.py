@@ -100,8 +100,8 @@ def test_words_are_weighted_except_where_counts_are_wanted() -> None:
     both = Views.of(primary="w", kinds={"w": "text"}, w=[[1, 1, 2], [2, 2, 3]], v=[[10.0], [30.0]])
     fitted = EstimatorMethod(LogisticRegression()).fit(both, ["a", "b"])
     rare = np.log(3 / 2) + 1  # of words 1 and 3, in one document of two; word 2 is in both and has weight 1
-    first = np.array([0, (1 + np.log(2)) * rare, 1, 0])
-    second = np.array([0, 0, 1 + np.log(2), rare])
+    first = np.array([0, 2 * rare, 1, 0])
+    second = np.array([0, 0, 2, rare])
     expected = [[-1, *first / np.linalg.norm(first)], [1, *second / np.linalg.norm(second)]]
     assert np.allclose(fitted.estimator_[0].transform(fitted.features(both)), expected, atol=1e-6)
 
@@ -126,11 +126,13 @@ def test_weights_count_rows() -> None:
     rows, target = np.array([0, 1, 2, 3]), np.array([0, 1, 0, 1])
     task = Task("classification", ("a", "b"), 2)
     for given in (LogisticRegression(), make_pipeline(LogisticRegression())):
-        weighted, repeated = (EstimatorMethod(given).fit_encoded(X4, target, task) for _ in range(2))
-        weighted.learn_examples(X4, rows, target, np.array([3.0, 1.0, 1.0, 1.0]))
-        repeated.learn_examples(X4, np.r_[0, 0, rows], np.r_[0, 0, target])
+        weighted, repeated = EstimatorMethod(given), EstimatorMethod(given)
+        weighted.fit_examples(X4, task, rows, target, np.array([3.0, 1.0, 1.0, 1.0]))
+        repeated.fit_examples(X4, task, np.r_[0, 0, rows], np.r_[0, 0, target])
         assert np.allclose(weighted.decide(X4), repeated.decide(X4), atol=1e-4)
     assert not EstimatorMethod(KNeighborsClassifier()).accepts_weights
+    with pytest.raises(ConfigError, match="KNeighborsClassifier takes no weights"):
+        EstimatorMethod(KNeighborsClassifier(1)).fit_examples(X4, task, rows, target, np.ones(4))
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,9 @@ decides; where these are equal, the row stays in U'. A row has one class for a v
 among the classes whose g_c is not used up. Labels, given or taught, never change. At most (views) x (sum of g_c) rows
 are added a round. Where U has no more rows than `pool`, U' is all of U and the rounds run as ever.
 
-Cost: `rounds` fits of every view, with the share `round_updates` of the schedule for networks, and one with all of it for
-the primary. A round of networks costs more than one of naive Bayes, so the default is fewer rounds than the paper's
-30, each with larger growth.
+Cost: `rounds` fits of every view, with the share `round_updates` of the schedule for networks, and one with all of it
+for the primary. A round of networks costs more than one of naive Bayes, so the default is fewer rounds than the
+paper's 30, each with larger growth.
 
 Source: blum1998. Departs from it: any number of views and classes, any models; the primary's classifier answers alone,
 where the paper also multiplies the probabilities of all views.
@@ -64,8 +64,8 @@ class CoTraining(Method):
     models_
         The fitted model of each modality. The primary's was trained with the whole schedule.
     rounds_
-        A line a round: "pool" (how many rows were chosen from), "rows" (positions in X that were added), "labels" (class
-        numbers), "views" (which modality labelled each), "conflicts" (rows that views labelled differently).
+        A line a round: "pool" (how many rows were chosen from), "rows" (positions in X that were added), "labels"
+        (class numbers), "views" (which modality labelled each), "conflicts" (rows that views labelled differently).
     transduction_
         (n,) class number that each training row was taught with last; -1 = none.
     labeled_iter_

@@ -51,7 +51,7 @@ def match_prior(probabilities: Array, prior: Array, *, tolerance: float = 1e-6, 
 
     Examples
     --------
-    >>> match_prior(np.array([[0.5, 0.5], [0.5, 0.5]]), np.array([0.25, 0.75])).tolist()
+    >>> match_prior(np.array([[0.5, 0.5], [0.5, 0.5]]), np.array([0.25, 0.75])).round(6).tolist()
     [[0.25, 0.75], [0.25, 0.75]]
     """
     logits = _log(probabilities)

@@ -1,8 +1,8 @@
 """Any scikit-learn-compatible estimator as a Method: every modality becomes a row of numbers, side by side.
 
 Numbers are standardised (mean 0, deviation 1) and word counts become tf-idf of unit length, with the statistics of all
-training rows that are complete, labelled or not. Two exceptions get them as they are: a Pipeline, which prepares its own
-input, and an estimator whose tags say that it takes non-negative numbers only (the naive Bayes of counts).
+training rows that are complete, labelled or not. Two sorts of estimators get them as they are: a Pipeline, which
+prepares its own input, and one whose tags say that it takes non-negative numbers only (the naive Bayes of counts).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ from sklearn.utils.validation import has_fit_parameter
 from transference.core.errors import ConfigError, DataError, did_you_mean, must_be
 from transference.core.method import Card, Method
 from transference.core.seeding import derive, fence
-from transference.core.spec import TaskKind
+from transference.core.spec import DataSpec, Task, TaskKind
 from transference.core.views import Views
 from transference.data.tabular import features
 
@@ -155,17 +155,24 @@ class EstimatorMethod(Method):
     def learn(self, X: Views, target: NDArray[Any]) -> None:
         known = ~np.isnan(target) if target.dtype.kind == "f" else target >= 0
         rows = np.flatnonzero(known & _complete(X))
-        self.learn_examples(X, rows, target[rows])
+        self.fit_examples(X, self.spec_.task, rows, target[rows])
 
-    def learn_examples(
-        self, X: Views, rows: NDArray[np.int64], target: NDArray[Any], weight: NDArray[np.float64] | None = None
-    ) -> None:
+    def fit_examples(
+        self,
+        X: Views,
+        task: Task,
+        rows: NDArray[np.int64],
+        target: NDArray[Any],
+        weight: NDArray[np.float64] | None = None,
+    ) -> Self:
         """Learn from these examples, several of which may be of one row.
 
         Parameters
         ----------
         X
             All training rows; those that are complete give the statistics of the preparation.
+        task
+            What is learned; `target` holds numbers of its classes.
         rows
             (m,) position in X of each example.
         target, weight
@@ -178,24 +185,29 @@ class EstimatorMethod(Method):
         ConfigError
             When `weight` is given and the estimator takes none; see `accepts_weights`.
         """
-        kind = self.spec_.task.kind
+        self.spec_ = DataSpec(dict(X.specs), X.primary, task)
+        self.classes_ = np.asarray(task.classes)
         estimator = new_estimator(self.estimator, self.seed)
-        _must_suit(estimator, kind)
-        if kind == "classification" and len(np.unique(target)) < 2:
+        _must_suit(estimator, task.kind)
+        if task.kind == "classification" and len(np.unique(target)) < 2:
             subject = f"The labelled rows that have {' and '.join(map(repr, X.names))}"
             raise DataError(must_be(subject, "of two classes or more", f"{len(np.unique(target))}"))
-        weights = {} if weight is None else {_weight_name(estimator): weight}
-        if None in weights:
-            raise ConfigError(must_be(f"{type(estimator).__name__}", "an estimator that takes 'sample_weight'", "none"))
+        weights = {}
+        if weight is not None:
+            keyword = _weight_name(estimator)
+            if keyword is None:
+                raise ConfigError(f"{type(estimator).__name__} takes no weights: its 'fit' has no 'sample_weight'.")
+            weights[keyword] = weight
         numbers = self.features(X)
         with fence(self.seed, "estimator"):
             preparation = _preparation(estimator, X)
             if preparation is None:
                 self.estimator_ = estimator.fit(numbers[rows], target, **weights)
-                return
-            preparation.fit(numbers[_complete(X)])
-            estimator.fit(preparation.transform(numbers[rows]), target, **weights)
-            self.estimator_ = Pipeline([("preparation", preparation), ("estimator", estimator)])
+            else:
+                preparation.fit(numbers[_complete(X)])
+                estimator.fit(preparation.transform(numbers[rows]), target, **weights)
+                self.estimator_ = Pipeline([("preparation", preparation), ("estimator", estimator)])
+        return self
 
     @property
     def accepts_weights(self) -> bool:

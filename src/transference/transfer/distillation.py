@@ -35,7 +35,7 @@ from transference.core.batch import Batch
 from transference.core.errors import ConfigError, DataError, must_be
 from transference.core.method import Card, Method
 from transference.core.parameters import Interval, Options
-from transference.core.spec import DataSpec
+from transference.core.spec import DataSpec, Task
 from transference.core.views import Views
 from transference.nn.losses import soft_cross_entropy, supervised
 from transference.nn.network import Network
@@ -44,6 +44,8 @@ from transference.train.estimator import EstimatorMethod
 from transference.train.models import check_model, is_neural_default, new_model, one
 from transference.train.neural import NeuralMethod
 from transference.train.schedule import Schedule
+
+LEAST = 1e-3  # a smaller probability is no example for an estimator
 
 
 class Distillation(NeuralMethod):
@@ -148,80 +150,62 @@ class Distillation(NeuralMethod):
         return F.mse_loss(scores, (q - mean) / deviation)
 
     def learn(self, X: Views, target: NDArray[Any]) -> None:
-        self.teacher_ = None
-        if self.weight == 0:
-            labels = None
-        else:
-            labels = self._labels(X, target)
+        self.teacher_: Method | None = None
+        q = self._soft_labels(X, target) if self.weight > 0 else None
         if not is_neural_default(self.student):
-            self._learn_estimator(X, target, labels)
+            self._learn_estimator(X, target, q)
             return
-        self._taught = None if labels is None else _by_row(labels, X.rows)
+        self._taught = None if q is None else _by_row(q, X.rows)
         try:
             super().learn(X, target)
         finally:
             del self._taught
 
-    def _labels(self, X: Views, target: NDArray[Any]) -> NDArray[np.float64]:
-        """(n, classes) soft labels or (n, outputs) values; nan in rows that lack a modality."""
+    def _soft_labels(self, X: Views, target: NDArray[Any]) -> NDArray[np.float64]:
+        """(n, classes) probabilities or (n, outputs) values; nan in rows that are no pairs."""
         names = list(X.names if self.reads == "all" else X.secondary)
         seen = X.only(names, primary=X.primary if X.primary in names else names[0])
         complete = np.logical_and.reduce([X.present[name] for name in names])
-        task = self.spec_.task
         if not (complete & _known(target)).any():
             raise DataError(f"No labelled row has {' and '.join(map(repr, names))}, so there is nothing to teach from.")
+        task = self.spec_.task
         teacher = new_model(
             self.teacher, width=self.width, schedule=self.schedule, seed=self.seed, modalities=len(names)
         )
-        self.teacher_ = teacher.fit_encoded(seen[complete], target[complete], task)
+        self.teacher_ = teacher.fit_encoded(seen.take(complete), target[complete], task)
+        q = np.full((len(X), task.outputs), np.nan)
         pairs = np.flatnonzero(complete & X.present[X.primary])
-        labels = np.full((len(X), task.outputs), np.nan)
-        if not len(pairs):
-            return labels
-        labels[pairs] = self.teacher_.decide(seen[pairs])
-        if task.kind == "classification":
-            labels[pairs] = soften(labels[pairs], self.temperature)
+        if len(pairs):
+            q[pairs] = teacher.decide(seen.take(pairs))
+        if len(pairs) and task.kind == "classification":
+            q[pairs] = soften(q[pairs], self.temperature)
             if self.prior_matched:
-                labels[pairs] = match_prior(labels[pairs], class_shares(target, task.outputs))
-        return labels
+                _ = match_prior(q[pairs], class_shares(target, task.outputs))
+        return q
 
-    def _learn_estimator(self, X: Views, target: NDArray[Any], labels: NDArray[np.float64] | None) -> None:
-        task = self.spec_.task
-        primary = one(X, X.primary)
-        student: Any = EstimatorMethod(self.student, seed=self.seed)
-        if labels is None:
-            self.student_ = student.fit_encoded(primary, target, task)
-            return
-        student.spec_, student.classes_ = DataSpec(dict(primary.specs), X.primary, task), self.classes_
+    def _learn_estimator(self, X: Views, target: NDArray[Any], q: NDArray[np.float64] | None) -> None:
+        task, primary = self.spec_.task, one(X, X.primary)
+        student = EstimatorMethod(self.student, seed=self.seed)
         known = np.flatnonzero(_known(target) & X.present[X.primary])
-        pairs = np.flatnonzero(~np.isnan(labels).any(1))
-        if not student.accepts_weights:
-            free = np.setdiff1d(pairs, known)
-            rows, values = free, labels[free]
-            if task.kind == "classification":
-                rows, values = self._hard(free, labels[free], class_shares(target, task.outputs))
-            student.learn_examples(primary, np.r_[known, rows], np.r_[target[known], values.reshape(-1)])
+        pairs = np.array([], np.int64) if q is None else np.flatnonzero(~np.isnan(q).any(1))
+        if q is None or not len(pairs):
+            self.student_ = student.fit_encoded(primary, target, task)
+        elif student.accepts_weights:
+            rows, taught, share = _weighted(pairs, q[pairs], task)
+            n = len(np.union1d(known, pairs))  # the weights sum to the number of rows, as without a teacher
+            given = np.full(len(known), (1 - self.weight) * n / max(1, len(known)))
+            weight = np.r_[given, self.weight * n / len(pairs) * share]
+            use = weight > 0
+            examples, labels = np.r_[known, rows][use], np.r_[target[known], taught][use]
+            self.student_ = student.fit_examples(primary, task, examples, labels, weight[use])
         else:
+            free = np.setdiff1d(pairs, known)
+            rows, taught = free, q[free, 0]
             if task.kind == "classification":
-                place, given = np.nonzero(labels[pairs] > 1e-3)
-                rows, share = pairs[place], labels[pairs][place, given]
-            else:
-                rows, given, share = pairs, labels[pairs, 0], np.ones(len(pairs))
-            n = len(np.union1d(known, pairs))
-            weight = np.r_[
-                np.full(len(known), (1 - self.weight) * n / max(1, len(known))), self.weight * n / len(pairs) * share
-            ]
-            used = weight > 0
-            student.learn_examples(primary, np.r_[known, rows][used], np.r_[target[known], given][used], weight[used])
-        self.student_ = student
-
-    def _hard(
-        self, rows: NDArray[np.int64], q: NDArray[np.float64], prior: NDArray[np.float64]
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        if not self.prior_matched:
-            return rows, q.argmax(1)
-        place, classes = most_confident(q, quotas(len(rows), prior))
-        return rows[place], classes
+                quota = quotas(len(free), class_shares(target, task.outputs))
+                place, taught = most_confident(q[free], quota if self.prior_matched else np.full(len(quota), len(free)))
+                rows = free[place]
+            self.student_ = student.fit_examples(primary, task, np.r_[known, rows], np.r_[target[known], taught])
 
     def decide(self, X: Views) -> NDArray[Any]:
         return super().decide(X) if is_neural_default(self.student) else self.student_.decide(X)
@@ -240,6 +224,16 @@ def _known(target: NDArray[Any]) -> NDArray[np.bool_]:
         return target >= 0
     missing = np.isnan(target)
     return ~(missing.any(1) if missing.ndim == 2 else missing)
+
+
+def _weighted(
+    pairs: NDArray[np.int64], q: NDArray[np.float64], task: Task
+) -> tuple[NDArray[np.int64], NDArray[Any], NDArray[np.float64]]:
+    """Each pair once per class, with its probability; for values once, with its value. Rows, labels, weights."""
+    if task.kind != "classification":
+        return pairs, q[:, 0], np.ones(len(pairs))
+    place, classes = np.nonzero(q > LEAST)
+    return pairs[place], classes, q[place, classes]
 
 
 def _by_row(labels: NDArray[np.float64], rows: NDArray[np.int64]) -> Tensor:

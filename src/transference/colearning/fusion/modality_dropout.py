@@ -1,7 +1,8 @@
 """Modality dropout: one model of all modalities that meets every pattern of absence while it trains.
 
-Use it where one model should answer with the primary modality alone and still profit from layers that were shaped by
-the others: unlike zero filling, the model learns what an absent modality looks like.
+Use it where one model should answer with and without the secondary modalities: unlike zero filling, the model learns
+what an absent modality looks like. With the primary modality alone it can gain only through the layers that all
+modalities share, so compare it with its controls before believing that anything was transferred.
 
     s(x) = head(J(sum_m k_m h_m + (1 - k_m) c_m)),  h_m = E_m(x_m)       minimise  mean CE(s, y)
 

@@ -18,7 +18,8 @@ a sequence of 8 steps, and anything else becomes a sequence of one. A text is re
 
 Shapes: h (n, width); G: width -> max(d_t, d_x), of which t^ takes the first d_t numbers and x^ the first d_x.
 Cost: two encodings in place of one, on as many rows again where there are unlabelled ones, and a two-layer perceptron a
-pass (about twice the baseline's seconds); after training, the same as `unimodal`, which the method is, bit for bit, when both weights are 0.
+pass: about twice the baseline. After training, the same as `unimodal`, which the method is, bit for bit, when both
+weights are 0.
 
 Source: pham2019 (MCTN). Departs from it: the encoder is the default one of the modality rather than a bidirectional
 LSTM, and the decoder gives all steps at once rather than one after another with attention, so that every kind of
