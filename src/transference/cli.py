@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -25,10 +25,11 @@ app = typer.Typer(
 sets = typer.Typer(no_args_is_help=True, help="Real data sets by name.")
 app.add_typer(sets, name="data")
 
+Backend = Literal["loky", "dask", "ray"]
 Study = Annotated[Path, typer.Argument(help="A study file, such as study.toml.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Runs = Annotated[Path, typer.Option("--runs", help="Where studies are kept.")]
-Workers = Annotated[int, typer.Option("--workers", "-w", min=1, help="Cells that run at the same time.")]
+Workers = Annotated[int | None, typer.Option("--workers", "-w", min=1, help="Cells that run at the same time.")]
 
 
 def say(text: str) -> None:
@@ -89,9 +90,9 @@ def check(study: Study, as_json: Json = False) -> None:
 @app.command()
 def run(
     study: Study,
-    workers: Workers = 1,
+    workers: Workers = None,
     runs: Runs = Path("runs"),
-    backend: Annotated[str, typer.Option(help="loky (processes), dask or ray.")] = "loky",
+    backend: Annotated[Backend, typer.Option(help="Processes of this machine, or a cluster.")] = "loky",
     address: Annotated[str | None, typer.Option(help="Of the dask or ray cluster.")] = None,
     retry: Annotated[bool, typer.Option("--retry", help="Run failed cells again.")] = False,
 ) -> None:
@@ -254,7 +255,9 @@ def _config(study: Path) -> Config:
     return load(study)
 
 
-def _run(config: Config, *, workers: int, runs: Path, backend: str, address: str | None, retry: bool) -> Path:
+def _run(
+    config: Config, *, workers: int | None, runs: Path, backend: Backend, address: str | None, retry: bool
+) -> Path:
     from rich.console import Console
     from rich.progress import (
         BarColumn,

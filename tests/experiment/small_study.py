@@ -9,6 +9,7 @@ import time
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 from torch import Tensor
@@ -75,6 +76,14 @@ class Means(Method):
         distance = ((X[X.primary][:, None, :] - self.means_) ** 2).sum(2)
         weight = np.exp(-distance)
         return weight / weight.sum(1, keepdims=True)
+
+
+class Careless(Means):
+    """Draws from the global generators, as methods of other people do."""
+
+    def learn(self, X: Views, target: NDArray[Any]) -> None:
+        super().learn(X, target)
+        self.means_ += np.random.normal(size=self.means_.shape) + float(torch.rand(1))
 
 
 class Crash(Means):

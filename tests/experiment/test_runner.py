@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from small_study import SLOW_ARMS, small_config, small_data
 
 from transference.core.errors import ConfigError, DataError
@@ -269,14 +270,16 @@ def test_two_runs_of_one_study_at_once_are_refused(tmp_path: Path) -> None:
         run(small_config(), folder=tmp_path, data=small_data())
 
 
-def test_the_state_of_global_generators_and_threads_is_as_before(tmp_path: Path) -> None:
-    import torch
-
-    np.random.seed(3)
-    torch.manual_seed(3)
-    before = np.random.get_state()[1].tolist(), torch.get_rng_state().tolist(), torch.get_num_threads()
-    run(small_config(study={"seeds": 1}), folder=tmp_path, data=small_data())
-    assert (np.random.get_state()[1].tolist(), torch.get_rng_state().tolist(), torch.get_num_threads()) == before
+def test_global_generators_are_seeded_by_the_cell_and_left_as_they_were(tmp_path: Path) -> None:
+    config = small_config(study={"seeds": 2, "controls": []}, arms={"unimodal": {}, "small_study:Careless": {}})
+    found = []
+    for seed in (3, 4):
+        np.random.seed(seed)
+        torch.manual_seed(seed)
+        before = np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+        found.append(files(run(config, folder=tmp_path / str(seed), data=small_data())))
+        assert (np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()) == before
+    assert found[0] == found[1]
 
 
 def test_an_unknown_backend_is_refused(tmp_path: Path) -> None:

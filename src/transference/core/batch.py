@@ -39,13 +39,18 @@ class Batch:
         return len(self.rows)
 
     def take(self, index: Tensor | slice) -> Batch:
-        """These rows of the batch."""
+        """These rows of the batch: a slice, a mask, or row numbers."""
+
+        def rows(value: Tensor) -> Tensor:
+            return value.index_select(0, index) if numbers else value[index]  # type: ignore[arg-type]
+
+        numbers = isinstance(index, Tensor) and index.dtype == torch.int64  # index_select takes half the time
         return Batch(
-            {name: value[index] for name, value in self.views.items()},
-            {name: value[index] for name, value in self.present.items()},
-            {name: value[index] for name, value in self.lengths.items()},
-            None if self.target is None else self.target[index],
-            self.rows[index],
+            {name: rows(value) for name, value in self.views.items()},
+            {name: rows(value) for name, value in self.present.items()},
+            {name: rows(value) for name, value in self.lengths.items()},
+            None if self.target is None else rows(self.target),
+            rows(self.rows),
         )
 
     def only(self, names: Iterable[str]) -> Batch:

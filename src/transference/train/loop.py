@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import torch
@@ -108,31 +110,30 @@ def _train_stage(
     unlabelled: bool,
     held_out: Callable[[], float] | None,
 ) -> History:
-    optimizers = [_optimizer(net, step, schedule) for step in stage.steps]
+    turns = [(step, *_optimizer(net, step, schedule)) for step in stage.steps]
     every = max(1, updates // schedule.checks)
-    totals: dict[str, Tensor] = {}
+    seen: dict[str, list[Tensor]] = defaultdict(list)
     history: History = []
     best, best_state = math.inf, None
     net.train()
     for update, batch in enumerate(batches(rows, schedule.batch_size, updates, seed, unlabelled), 1):
-        factor = rate_at(update, updates, schedule.warmup)
-        for step, (optimizer, parameters) in zip(stage.steps, optimizers, strict=True):
+        rate = schedule.learning_rate * rate_at(update, updates, schedule.warmup)
+        for step, optimizer, parameters in turns:
             losses = step.losses(net, batch)
-            total = sum(losses.values(), start=torch.zeros((), device=batch.rows.device))
             optimizer.zero_grad(set_to_none=True)
-            total.backward()
+            reduce(torch.add, losses.values()).backward()
             if schedule.clip is not None:
                 nn.utils.clip_grad_norm_(parameters, schedule.clip)
             for group in optimizer.param_groups:
-                group["lr"] = schedule.learning_rate * step.rate * factor
+                group["lr"] = rate * step.rate
             optimizer.step()
             for name, value in losses.items():
-                totals[name] = totals[name] + value.detach() if name in totals else value.detach()
+                seen[name].append(value.detach())
         if stage.after:
             stage.after(net, done + update)
         if update % every == 0 or update == updates:
-            since = every if update % every == 0 else update % every
-            line = {name: float(value) / since for name, value in totals.items()}
+            line = {name: float(torch.stack(values).mean()) for name, values in seen.items()}
+            seen.clear()
             _finite(line, stage.name, done + update)
             if held_out and stage.answers:
                 line["held out"] = held_out()
@@ -142,7 +143,6 @@ def _train_stage(
                     best_state = {name: value.clone() for name, value in net.state_dict().items()}
             prefix = "" if stage.answers else f"{stage.name}: "
             history.append({"update": done + update, **{prefix + name: value for name, value in line.items()}})
-            totals = {}
     if best_state is not None:
         net.load_state_dict(best_state)
     return history

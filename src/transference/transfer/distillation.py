@@ -180,7 +180,7 @@ class Distillation(NeuralMethod):
         if len(pairs) and task.kind == "classification":
             q[pairs] = soften(q[pairs], self.temperature)
             if self.prior_matched:
-                _ = match_prior(q[pairs], class_shares(target, task.outputs))
+                q[pairs] = match_prior(q[pairs], class_shares(target, task.outputs))
         return q
 
     def _learn_estimator(self, X: Views, target: NDArray[Any], q: NDArray[np.float64] | None) -> None:

@@ -22,7 +22,7 @@ class Cells(nn.Module):
     the means of its stretches and the maximum over all. The first convolution adds no detour, the others do.
     """
 
-    def __init__(self, length: int, channels: int, width: int, kernel: int = 5) -> None:
+    def __init__(self, length: int, channels: int, width: int, kernel: int = 3) -> None:
         super().__init__()
         self.cells = max(FEWEST, min(MOST, 1 << (length.bit_length() - 1)))  # a power of 2
         self.stretches = min(4, self.cells // 4)
