@@ -135,7 +135,7 @@ def test_names_of_classes_mean_nothing() -> None:
 def test_many_classes_many_views_and_gaps() -> None:
     generator = np.random.default_rng(0)
     truth = np.arange(90) % 3
-    views = {name: generator.normal(size=(90, 2)) * 0.5 + np.eye(3)[truth][:, :2] * 4 for name in "abc"}
+    views = {name: generator.normal(size=(90, 2)) + np.eye(3)[truth][:, :2] * 4 for name in "abc"}
     y = np.array(["x", "y", "z"], object)[truth]
     labelled = y.copy()
     labelled[9:] = None

@@ -193,9 +193,10 @@ def _agreed(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], list[str], int]:
     """Rows, classes, the views that decided, and how many rows were labelled differently.
 
-    >>> rows, classes, views, conflicts = _agreed({"a": {4: (0.9, 0)}, "b": {4: (0.8, 1), 7: (0.6, 1)}})
+    >>> a, b = {4: (0.9, 0), 5: (0.7, 0)}, {4: (0.8, 1), 5: (0.7, 1), 7: (0.6, 1)}
+    >>> rows, classes, views, conflicts = _agreed({"a": a, "b": b})
     >>> rows.tolist(), classes.tolist(), views, conflicts
-    ([4, 7], [0, 1], ['a', 'b'], 1)
+    ([4, 7], [0, 1], ['a', 'b'], 2)
     """
     rows: list[int] = []
     classes: list[int] = []

@@ -118,7 +118,7 @@ def most_confident(
         row, label = divmod(place, k)
         if len(rows) == limit or not probabilities[row, label] > above:
             break
-        if left[label] > 0:
+        if not taken[row] and left[label] > 0:
             taken[row] = True
             left[label] -= 1
             rows.append(row)

@@ -31,13 +31,13 @@ class Schedule:
         "auto" (a GPU when there is one), or a torch device name.
     """
 
-    updates: int = 1000
+    updates: int = 400
     batch_size: int = 64
     learning_rate: float = 2e-3
-    weight_decay: float = 1e-2
+    weight_decay: float = 0.1
     warmup: float = 0.05
     clip: float | None = None
-    validation: float = 0.15
+    validation: float = 0.0
     least_validation: int = 3
     checks: int = 20
     device: str = "auto"

@@ -87,7 +87,7 @@ class Distillation(NeuralMethod):
     constraints = {
         "reads": Options("secondary", "all"),
         "weight": Interval(0, 1),
-        "temperature": Interval(0, open_low=True),
+        "temperature": Interval(0),
         "prior_matched": Options(True, False),
     }
 
@@ -143,7 +143,7 @@ class Distillation(NeuralMethod):
     def _distilled(self, net: Any, scores: Tensor, q: Tensor) -> Tensor:
         kind = self.spec_.task.kind
         if kind == "classification":
-            return soft_cross_entropy(scores, q, self.temperature)
+            return soft_cross_entropy(scores, q, self.temperature or 1.0)
         if kind == "multilabel":
             return F.binary_cross_entropy_with_logits(scores, q)
         mean, deviation = net.target_scale
@@ -178,9 +178,8 @@ class Distillation(NeuralMethod):
         if len(pairs):
             q[pairs] = teacher.decide(seen.take(pairs))
         if len(pairs) and task.kind == "classification":
-            q[pairs] = soften(q[pairs], self.temperature)
-            if self.prior_matched:
-                q[pairs] = match_prior(q[pairs], class_shares(target, task.outputs))
+            prior = class_shares(target, task.outputs) if self.prior_matched else None
+            q[pairs] = _soft(q[pairs], self.temperature, prior) if self.temperature else _hard(q[pairs], prior)
         return q
 
     def _learn_estimator(self, X: Views, target: NDArray[Any], q: NDArray[np.float64] | None) -> None:
@@ -200,12 +199,10 @@ class Distillation(NeuralMethod):
             self.student_ = student.fit_examples(primary, task, examples, labels, weight[use])
         else:
             free = np.setdiff1d(pairs, known)
-            rows, taught = free, q[free, 0]
+            taught = q[free, 0]
             if task.kind == "classification":
-                quota = quotas(len(free), class_shares(target, task.outputs))
-                place, taught = most_confident(q[free], quota if self.prior_matched else np.full(len(quota), len(free)))
-                rows = free[place]
-            self.student_ = student.fit_examples(primary, task, np.r_[known, rows], np.r_[target[known], taught])
+                taught = _hard(q[free], class_shares(target, task.outputs) if self.prior_matched else None).argmax(1)
+            self.student_ = student.fit_examples(primary, task, np.r_[known, free], np.r_[target[known], taught])
 
     def decide(self, X: Views) -> NDArray[Any]:
         return super().decide(X) if is_neural_default(self.student) else self.student_.decide(X)
@@ -224,6 +221,20 @@ def _known(target: NDArray[Any]) -> NDArray[np.bool_]:
         return target >= 0
     missing = np.isnan(target)
     return ~(missing.any(1) if missing.ndim == 2 else missing)
+
+
+def _soft(p: NDArray[np.float64], temperature: float, prior: NDArray[np.float64] | None) -> NDArray[np.float64]:
+    q = soften(p, temperature)
+    return q if prior is None else match_prior(q, prior)
+
+
+def _hard(p: NDArray[np.float64], prior: NDArray[np.float64] | None) -> NDArray[np.float64]:
+    """(n, classes) ones and zeros: the largest probability, or the cut at the prior."""
+    n, k = p.shape
+    rows, classes = most_confident(p, np.full(k, n) if prior is None else quotas(n, prior))
+    q = np.zeros((n, k))
+    q[rows, classes] = 1.0
+    return q
 
 
 def _weighted(
