@@ -190,3 +190,18 @@ def test_a_huge_interval_does_not_squash_the_rest():
     found = charts.forest([wide | common], task)
     assert (found["rows"][0]["low"], found["rows"][0]["high"]) == (3.0, 97.0)
     assert found["rows"][0]["at"] - found["zero"] > 20
+
+
+def test_what_is_known_of_the_data_is_shown_and_escaped():
+    study = _study()
+    about = {
+        "name": "rows <b>",
+        "rows": 9,
+        "labelled": 7,
+        "modalities": {"photo": {"kind": "image", "shape": [3, 24, 24], "present": 8}},
+        "source": {"licence": "CC BY 4.0"},
+        "notes": ["Two rows are alike."],
+    }
+    page = render(summarise(study.records, study.predictions, about), study.records)
+    for shown in ("rows &lt;b&gt;", "9, 7 with a label", "image 3x24x24, in 8 rows", "CC BY 4.0", "Two rows are alike."):
+        assert shown in page

@@ -26,7 +26,11 @@ def publish(folder: str | Path) -> dict[str, Any]:
     if not records:
         raise DataError(f"The folder {str(folder)!r} holds no finished cell. Run the study first: transference run")
     predictions = {record.hash: store.predictions(record.hash) for record in records if record.status == "ok"}
-    summary = summarise(records, predictions)
+    study = store.study()
+    summary = summarise(records, predictions, study["data"])
+    unfinished = len(study["cells"]) - len(records)
+    if unfinished:
+        summary["notes"].append(f"{unfinished} of {len(study['cells'])} cells have not run yet, or are damaged.")
     text = json.dumps(summary, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
     _write(store.folder / "summary.json", text + "\n")
     _write(store.folder / "report.html", render(summary, records))

@@ -126,7 +126,25 @@ def _facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Controls", ", ".join(data["controls"]) or "none"),
         ("Cells", f"{data['n_cells']}, {data['n_failed'] or 'none'} without a score"),
         ("Fingerprint of the data", ", ".join(data["fingerprints"])),
+        *_about(data["about"]),
     ]
+
+
+def _about(about: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What is known of the data beside the records: facts that are missing are left out."""
+    modalities = {
+        f"Modality {name}": f"{each['kind']} {'x'.join(map(str, each['shape']))}, in {each['present']} rows"
+        for name, each in about.get("modalities", {}).items()
+    }
+    facts = {
+        "Data": about.get("name", ""),
+        "Rows": f"{about['rows']}, {about['labelled']} with a label" if "rows" in about else "",
+        "Split": about.get("split", ""),
+        **modalities,
+        **{f"Source: {name}": str(value) for name, value in about.get("source", {}).items()},
+        "Note": " ".join(about.get("notes", ())),
+    }
+    return [(name, value) for name, value in facts.items() if value]
 
 
 def _row_counts(data: Mapping[str, Any], task: Mapping[str, Any]) -> dict[str, Any]:

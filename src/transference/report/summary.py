@@ -29,7 +29,9 @@ _METHOD = (
 _ONE_SEED = "One seed: the intervals are about test rows only and say nothing about another seed."
 
 
-def summarise(records: Sequence[RunRecord], predictions: Mapping[str, Predictions]) -> dict[str, Any]:
+def summarise(
+    records: Sequence[RunRecord], predictions: Mapping[str, Predictions], about: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """What a study found, as plain JSON values.
 
     Parameters
@@ -38,6 +40,9 @@ def summarise(records: Sequence[RunRecord], predictions: Mapping[str, Prediction
         Of one study, in any order, failed cells included.
     predictions
         By the hash of their record, for the cells that are "ok".
+    about
+        What is known of the data beside the records, as plain values: "name", "rows", "labelled", "split",
+        "modalities" (name -> kind, shape, rows that have it), "source", "notes".
 
     Returns
     -------
@@ -60,7 +65,7 @@ def summarise(records: Sequence[RunRecord], predictions: Mapping[str, Prediction
         "study": ordered[0].study,
         "metric": measure.name,
         "task": task,
-        "data": _data_card(ordered, failed),
+        "data": {**_data_card(ordered, failed), "about": dict(about or {})},
         "method": _METHOD,
         "notes": _notes(ordered, entries),
         **verdicts(entries, task),
