@@ -117,10 +117,22 @@ def test_originals_stay_additions_are_bounded_and_rounds_are_told() -> None:
 @pytest.mark.parametrize("unlabelled", [1, 5, 70])
 def test_a_pool_larger_than_what_there_is_holds_it_all(unlabelled: int) -> None:
     X, y = gaussians(n=8 + unlabelled)
-    method = create("induction.co_training", models=RAW, rounds=50, growth=1, pool=75).fit(X, y)
+    method = create("induction.co_training", models=RAW, rounds=50, growth=1).fit(X, y)
     assert method.rounds_[0]["pool"] == unlabelled
     assert (method.transduction_ >= 0).all()
     assert create("induction.co_training", models=RAW).fit(X[:8], y[:8]).rounds_ == []
+
+
+def test_growth_and_pool_follow_the_data() -> None:
+    """32 unlabelled rows, two views, two rounds, a rarest class of 1/4: 32 / 4 / 4 = 2 rows, and 6 of the other."""
+    X, y = gaussians(n=40)
+    method = create("induction.co_training", models=RAW, rounds=2).fit(X, y)
+    assert method.rounds_[0]["pool"] == 32
+    by_a = [c for c, view in zip(method.rounds_[0]["labels"], method.rounds_[0]["views"], strict=True) if view == "a"]
+    assert len(by_a) <= 8
+    assert by_a.count(1) <= 2
+    large = create("induction.co_training", models=RAW, rounds=1, growth=3).fit(*gaussians(n=400))
+    assert large.rounds_[0]["pool"] == 120  # ten times 3 + 9
 
 
 def test_names_of_classes_mean_nothing() -> None:
@@ -167,7 +179,7 @@ def test_predictions_do_not_read_the_secondary(models: Any) -> None:
 @pytest.mark.parametrize(
     ("parameters", "wording"),
     [
-        ({"pool": 0}, "The 'pool' parameter of CoTraining must be an integer of at least 1. Got 0"),
+        ({"pool": 0}, "The 'pool' parameter of CoTraining must be an integer of at least 1 or None. Got 0"),
         ({"models": {"a": "unimodel"}}, "Write the module too"),
     ],
 )

@@ -15,7 +15,7 @@ from transference.core.errors import ConfigError, DataError
 from transference.core.registry import create
 from transference.core.views import Views
 from transference.data.corrupt import control
-from transference.nn.pseudo import match_prior, most_confident, quotas, soften
+from transference.nn.pseudo import match_prior, most_confident, quotas, sharpen, soften
 from transference.train.schedule import Schedule
 
 SHORT = Schedule(updates=60, batch_size=16)
@@ -41,7 +41,7 @@ def test_weight_zero_is_the_baseline_bit_for_bit(student: Any) -> None:
     alone = create("unimodal", estimator=student, schedule=SHORT, seed=3).fit(X, y)
     taught = create("transfer.distillation", student=student, weight=0, schedule=SHORT, seed=3).fit(X, y)
     assert np.array_equal(alone.predict_proba(X), taught.predict_proba(X))
-    assert taught.teacher_ is None
+    assert taught.teachers_ == []
     other = create("transfer.distillation", student=student, weight=0.5, schedule=SHORT, seed=3).fit(X, y)
     assert not np.array_equal(alone.predict_proba(X), other.predict_proba(X))
 
@@ -131,8 +131,8 @@ def test_a_weighted_student_learns_the_same_sum() -> None:
     """Every pair once per class with its probability, against 200 copies of it, the share q of them of the class."""
     X, y, _ = pairs(n=60)
     method: Any = create("transfer.distillation", teacher=LogisticRegression(C=0.01), student=LogisticRegression())
-    method.set_params(weight=1.0, prior_matched=False).fit(X, y)
-    q = method.teacher_.decide(X.only(["plain"], primary="plain"))
+    method.set_params(weight=1.0, temperature=1.0, prior_matched=False).fit(X, y)
+    q = method.teachers_[0].decide(X.only(["plain"], primary="plain"))
     hard = ((np.arange(200)[:, None] + 0.5) / 200 < q[:, 1]).astype(int)
     x = X["noisy"].astype(float)
     x = (x - x.mean(0)) / x.std(0)
@@ -185,6 +185,33 @@ def test_matching_the_prior_keeps_the_order_and_finds_the_quantile() -> None:
     many = generator.dirichlet([0.3] * 5, 200)
     prior = np.array([0.4, 0.3, 0.1, 0.1, 0.1])
     assert np.allclose(match_prior(many, prior).mean(0), prior, atol=1e-5)
+
+
+@pytest.mark.parametrize("matched", [True, False])
+def test_labels_of_unsure_and_of_sure_teachers_become_alike(matched: bool) -> None:
+    """Whatever the temperature of the teacher was, the labels are the same; unlike rows of zeros and ones."""
+    generator = np.random.default_rng(3)
+    p = generator.dirichlet([0.7] * 4, 100)
+    prior = np.array([0.1, 0.2, 0.3, 0.4])
+    q = sharpen(p, prior, share=0.3, matched=matched)
+    entropy = -(q * np.log(q + 1e-300)).sum(1).mean()
+    assert entropy == pytest.approx(0.3 * -(prior * np.log(prior)).sum(), rel=0.01)
+    assert np.allclose(q, sharpen(soften(p, 30.0), prior, share=0.3, matched=matched), atol=0.02)
+    assert np.allclose(q.mean(0), prior, atol=1e-5) is matched
+
+
+def test_several_teachers_are_averaged() -> None:
+    X, y, _ = pairs()
+    target = np.array([-1 if v is None else int(v == "yes") for v in y])
+    strong, weak = LogisticRegression(C=10.0), LogisticRegression(C=0.01)
+    settings: Any = {"temperature": 1.0, "prior_matched": False, "schedule": Schedule(updates=1)}
+    labels = [
+        create("transfer.distillation", teacher=teacher, **settings).fit(X, y)._soft_labels(X, target)
+        for teacher in (strong, weak, [strong, weak])
+    ]
+    assert np.allclose((labels[0] + labels[1]) / 2, labels[2])
+    default = create("transfer.distillation", schedule=Schedule(updates=1)).fit(X, y)
+    assert [type(teacher).__name__ for teacher in default.teachers_] == ["Unimodal", "EstimatorMethod"]
 
 
 def test_the_surest_rows_by_a_loop() -> None:

@@ -11,10 +11,11 @@ random, well-labelled row to the other. With dependent views it becomes self-tra
     fit every h_v on L;  the primary's is what answers
 
 g_c is `growth` for the rarest class among the labelled rows, and for another as many times more as it is more
-frequent. A row chosen by several views is added once. Where they give it different labels, the larger probability
-decides; where these are equal, the row stays in U'. A row has one class for a view: that of its largest probability
-among the classes whose g_c is not used up. Labels, given or taught, never change. At most (views) x (sum of g_c) rows
-are added a round. Where U has no more rows than `pool`, U' is all of U and the rounds run as ever.
+frequent; without a `growth`, such that the rounds use up about all of U. A row chosen by several views is added once.
+Where they give it different labels, the larger probability decides; where these are equal, the row stays in U'. A row
+has one class for a view: that of its largest probability among the classes whose g_c is not used up. Labels, given or
+taught, never change. At most (views) x (sum of g_c) rows are added a round. Where U has no more rows than `pool`, U' is
+all of U and the rounds run as ever.
 
 Cost: `rounds` fits of every view, with the share `round_updates` of the schedule for networks, and one with all of it
 for the primary. A round of networks costs more than one of naive Bayes, so the default is fewer rounds than the
@@ -53,9 +54,11 @@ class CoTraining(Method):
     rounds
         How many times rows are added, at most.
     growth
-        Rows of the rarest class that each view adds a round.
+        Rows of the rarest class that each view adds a round. None: as many as use the unlabelled rows up in `rounds`
+        rounds, were no row chosen twice; 1 at least.
     pool
-        How many unlabelled rows a round chooses from.
+        How many unlabelled rows a round chooses from. None: ten times what a view adds in it, 75 at least. In the
+        paper's setting (1 + 3 rows) that is the paper's 75, which is too few to choose from among many classes.
     round_updates
         Share of the schedule that a network gets in each round, above 0.
 
@@ -82,8 +85,8 @@ class CoTraining(Method):
     )
     constraints = {
         "rounds": Interval(1, whole=True),
-        "growth": Interval(1, whole=True),
-        "pool": Interval(1, whole=True),
+        "growth": Interval(1, whole=True, none=True),
+        "pool": Interval(1, whole=True, none=True),
         "round_updates": Interval(0, 1, open_low=True),
     }
 
@@ -92,8 +95,8 @@ class CoTraining(Method):
         *,
         models: Any = None,
         rounds: int = 10,
-        growth: int = 2,
-        pool: int = 75,
+        growth: int | None = None,
+        pool: int | None = None,
         round_updates: float = 0.15,
         width: int = 64,
         schedule: Schedule = Schedule(),  # noqa: B008
@@ -122,9 +125,12 @@ class CoTraining(Method):
             if not ((target >= 0) & X.present[name]).any():
                 raise DataError(f"No labelled row has {name!r}, so it cannot teach. Leave it out of the study.")
         labels, came = target.copy(), np.where(target >= 0, 0, -1)
-        quota = _growth(class_shares(target, self.spec_.task.outputs), self.growth)
         waiting = numpy_generator(self.seed, "pool").permutation(np.flatnonzero(target < 0))
-        pool, waiting = waiting[: self.pool], waiting[self.pool :]
+        shares = class_shares(target, self.spec_.task.outputs)
+        spent = int(len(waiting) * shares[shares > 0].min() / (len(X.names) * self.rounds))
+        quota = _growth(shares, max(1, spent) if self.growth is None else self.growth)
+        size = max(75, 5 * int(quota.sum())) if self.pool is None else self.pool
+        pool, waiting = waiting[:size], waiting[size:]
         self.rounds_: list[dict[str, Any]] = []
         for turn in range(1, self.rounds + 1):
             if not len(pool):

@@ -37,8 +37,8 @@ def soften(probabilities: Array, temperature: float) -> Array:
 def match_prior(probabilities: Array, prior: Array, *, tolerance: float = 1e-6, most: int = 2000) -> Array:
     """Class weights a such that q_ic = a_c p_ic / sum_d a_d p_id has column means equal to the prior; returns q.
 
-    The fixed point of a_c <- a_c prior_c / mean_i q_ic (the M step for class shares, run backwards). Within a pair of
-    classes the order of the rows by p_c / p_d stays.
+    The fixed point of a_c <- a_c prior_c / mean_i q_ic. Within a pair of classes the order of the rows by p_c / p_d
+    stays.
 
     Parameters
     ----------
@@ -54,15 +54,45 @@ def match_prior(probabilities: Array, prior: Array, *, tolerance: float = 1e-6, 
     >>> match_prior(np.array([[0.5, 0.5], [0.5, 0.5]]), np.array([0.25, 0.75])).round(6).tolist()
     [[0.25, 0.75], [0.25, 0.75]]
     """
-    logits = _log(probabilities)
+    return _matched(_log(probabilities), prior, np.zeros(len(prior)), tolerance, most)[0]
+
+
+def sharpen(probabilities: Array, prior: Array, *, share: float, matched: bool = True) -> Array:
+    """Soft labels that leave a stated share of the classes' entropy open, however sure or unsure their source was.
+
+    q = softmax(log p / T), matched to the prior where asked for, with the T at which the mean entropy of its rows is
+    `share` times that of the prior; T in [0.001, 1000]. Probabilities that hardly differ from row to row keep their
+    order and become labels that one can learn from.
+
+    Parameters
+    ----------
+    probabilities
+        (n, classes), rows sum to 1.
+    prior
+        (classes,) above 0, sums to 1.
+    share
+        In (0, 1): 0 would be hard labels.
+    matched
+        Whether column means equal the prior.
+
+    Examples
+    --------
+    >>> p = np.array([[0.52, 0.48], [0.51, 0.49], [0.50, 0.50], [0.49, 0.51]])
+    >>> sharpen(p, np.array([0.5, 0.5]), share=0.4).round(2).tolist()
+    [[0.99, 0.01], [0.81, 0.19], [0.19, 0.81], [0.01, 0.99]]
+    """
+    logits, goal = _log(probabilities), share * _entropy(prior[None])
     shift = np.zeros(len(prior))
-    q = _normalised(logits)
-    for _ in range(most):
-        shares = q.mean(0)
-        if np.abs(shares - prior).max() <= tolerance:
-            break
-        shift += np.log(prior) - np.log(np.maximum(shares, 1e-12))
-        q = _normalised(logits + shift)
+    low, high = np.log(1e-3), np.log(1e3)
+    for step in range(24):
+        middle = (low + high) / 2
+        q = _normalised(logits / np.exp(middle))
+        if matched:
+            q, shift = _matched(logits / np.exp(middle), prior, shift, 1e-6 if step == 23 else 1e-4, 2000)
+        if _entropy(q) > goal:
+            high = middle
+        else:
+            low = middle
     return q
 
 
@@ -124,6 +154,23 @@ def most_confident(
             rows.append(row)
             classes.append(label)
     return np.array(rows, np.int64), np.array(classes, np.int64)
+
+
+def _matched(logits: Array, prior: Array, shift: Array, tolerance: float, most: int) -> tuple[Array, Array]:
+    """q and the logarithms of the class weights, searched from `shift`."""
+    q = _normalised(logits + shift)
+    for _ in range(most):
+        shares = q.mean(0)
+        if np.abs(shares - prior).max() <= tolerance:
+            break
+        shift = shift + np.log(prior) - np.log(np.maximum(shares, 1e-12))
+        q = _normalised(logits + shift)
+    return q, shift
+
+
+def _entropy(q: Array) -> float:
+    """Mean over rows, in nats."""
+    return float(-(q * _log(q)).sum(1).mean())
 
 
 def _log(probabilities: Array) -> Array:

@@ -31,9 +31,8 @@ class ImageEncoder(Standardised):
         self.set_statistics(values.movedim(1, -1).flatten(0, 2))
 
     def body(self, x: Tensor, lengths: Tensor | None) -> Tensor:
-        x = shrink(x, DEEP)
         straight = self.linear(shrink(x, LINEAR).flatten(1))
-        x = F.relu(F.max_pool2d(self.first(x), 2))
+        x = F.relu(F.max_pool2d(self.first(shrink(x, DEEP)), 2))
         x = F.relu(F.max_pool2d(self.second(x), 2))
         return straight + self.out(x.flatten(1))
 

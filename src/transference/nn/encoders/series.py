@@ -18,8 +18,9 @@ MOST, FEWEST = 32, 8  # cells
 class Cells(nn.Module):
     """(n, length, channels) -> (n, width): the real steps averaged into cells of equal duration, then two paths.
 
-    The linear path sees every cell. The deep path is three convolutions over time, halved after the first two, then
-    the means of its stretches and the maximum over all. The first convolution adds no detour, the others do.
+    The linear path sees every cell. The deep path sees each row minus its mean over time, so that neither a person's
+    size nor a microphone's colour matters: three convolutions over time, halved after the first two, then the means of
+    its stretches and the maximum over all.
     """
 
     def __init__(self, length: int, channels: int, width: int, kernel: int = 3) -> None:
@@ -35,6 +36,7 @@ class Cells(nn.Module):
         x = resample(x, lengths, self.cells)  # (n, cells, channels)
         straight = self.linear(x.flatten(1))
         first, second, third = self.convolutions
+        x = x - x.mean(1, keepdim=True)
         x = F.relu(F.max_pool1d(first(x.transpose(1, 2)), 2))  # (n, width, cells / 2)
         x = F.max_pool1d(x + F.relu(second(x)), 2)  # (n, width, cells / 4)
         x = x + F.relu(third(x))

@@ -30,7 +30,11 @@ def weighted_words(words: Tensor, rarity: Tensor) -> Tensor:
 
 
 class WordEncoder(Encoder):
-    """Word numbers to tf-idf, unit length, then a linear map. Number 0 is padding and counts for nothing."""
+    """Word numbers to tf-idf, unit length, then a linear map. Number 0 is padding and counts for nothing.
+
+    Rarity is damped by the fourth root of a word's share of the documents, since adaptive optimisers move the weight of
+    a rare word as far as that of a frequent one.
+    """
 
     rarity: Tensor
 
@@ -41,10 +45,12 @@ class WordEncoder(Encoder):
         self.linear = nn.Linear(modality.vocabulary, width)
 
     def fit_statistics(self, values: Tensor, lengths: Tensor | None) -> None:
-        self.rarity.copy_(rarity(values, self.modality.vocabulary))
+        documents = (word_counts(values, self.modality.vocabulary) > 0).sum(0)
+        share = (documents + 1) / (len(values) + 1)
+        self.rarity.copy_(rarity(values, self.modality.vocabulary) * share**0.25)
 
     def standard(self, values: Tensor, lengths: Tensor | None) -> Tensor:
         return weighted_words(values, self.rarity)
 
     def body(self, x: Tensor, lengths: Tensor | None) -> Tensor:
-        return self.linear(x)
+        return self.linear(x / x.shape[1] ** 0.25)  # of unit length
