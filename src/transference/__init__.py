@@ -22,6 +22,11 @@ _PUBLIC = {
     "Schedule": "transference.train.schedule",
     "create": "transference.core.registry",
     "names": "transference.core.registry",
+    "load_manifest": "transference.data.manifest",
+    "run": "transference.experiment.runner",
+    "publish": "transference.experiment.publish",
+    "export": "transference.deploy.export",
+    "Predictor": "transference.deploy.predictor",
 }
 __all__ = sorted(_PUBLIC)
 

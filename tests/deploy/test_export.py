@@ -9,10 +9,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
+from sklearn.naive_bayes import GaussianNB
 
 import transference
 from transference.core.errors import ConfigError, DataError
+from transference.core.registry import names
 from transference.core.spec import ModalitySpec
 from transference.core.views import Views
 from transference.deploy import export as module
@@ -59,10 +62,11 @@ def test_regression_answers_in_the_unit_of_the_target(tmp_path: Path) -> None:
     assert np.abs(answers - y).max() < 30
 
 
-def test_an_estimator_goes_through_skl2onnx(tmp_path: Path) -> None:
-    X = rows("vector")
+@pytest.mark.parametrize("estimator", [LogisticRegression(), HistGradientBoostingClassifier(max_iter=5), GaussianNB()])
+def test_an_estimator_goes_through_skl2onnx(estimator: object, tmp_path: Path) -> None:
+    X = rows("vector", n=60)
     y = np.where(X["vector"][:, 0] > 0.5, "high", "low")
-    method = transference.create("unimodal", estimator=LogisticRegression()).fit(X, y)
+    method = transference.create("unimodal", estimator=estimator).fit(X, y)
     export(method, X, tmp_path / "m.onnx")
     assert Predictor(tmp_path / "m.onnx").predict(X).tolist() == method.predict(X).tolist()
 
@@ -106,3 +110,12 @@ def test_prediction_needs_neither_torch_nor_scikit_learn(tmp_path: Path) -> None
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "m.onnx")], capture_output=True, text=True)
     assert done.stdout.strip() == "2", done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method_id", names())
+def test_a_modality_may_be_called_as_a_method_of_torch_is(method_id: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    X = Views.of(primary="type", type=rng.normal(size=(20, 3)), keys=rng.normal(size=(20, 2)))
+    method = transference.create(method_id, schedule=BRIEF).fit(X, np.arange(20) % 2)
+    assert export(method, X, tmp_path / "m.onnx") < 1e-5

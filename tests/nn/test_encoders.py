@@ -114,6 +114,14 @@ def test_what_lies_beyond_the_length_never_matters(name: str) -> None:
         assert torch.equal(one, two)
 
 
+@PADDED
+def test_how_much_padding_there_is_never_matters(name: str) -> None:
+    values, lengths = rows(SPECS[name])
+    longer = torch.cat([values, torch.zeros_like(values)], 1)
+    part = ready(SPECS[name])
+    torch.testing.assert_close(part(values, lengths), part(longer, lengths), atol=1e-5, rtol=1e-5)
+
+
 @SEQUENTIAL
 def test_what_lies_before_it_does(name: str) -> None:
     spec = SPECS[name]

@@ -203,5 +203,11 @@ def test_what_is_known_of_the_data_is_shown_and_escaped():
         "notes": ["Two rows are alike."],
     }
     page = render(summarise(study.records, study.predictions, about), study.records)
-    for shown in ("rows &lt;b&gt;", "9, 7 with a label", "image 3x24x24, in 8 rows", "CC BY 4.0", "Two rows are alike."):
+    for shown in (
+        "rows &lt;b&gt;",
+        "9, 7 with a label",
+        "image 3x24x24, in 8 rows",
+        "CC BY 4.0",
+        "Two rows are alike.",
+    ):
         assert shown in page

@@ -137,7 +137,9 @@ def _write_estimator(method: EstimatorMethod, rows: Views, path: Path) -> None:
     from sklearn.base import is_classifier
 
     options = {"zipmap": False} if is_classifier(method.estimator_) else None
-    model = to_onnx(method.estimator_, method.features(rows)[:1].astype(np.float32), options=options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the converter warns of its own internals
+        model = to_onnx(method.estimator_, method.features(rows)[:1].astype(np.float32), options=options)
     path.write_bytes(model.SerializeToString())
 
 

@@ -33,6 +33,7 @@ from transference.core.spec import DataSpec
 from transference.nn.heads import head
 from transference.nn.inputs import Inputs
 from transference.nn.losses import supervised
+from transference.nn.named import ByModality
 from transference.train.neural import NeuralMethod
 
 
@@ -42,9 +43,9 @@ class EarlyNetwork(nn.Module):
     def __init__(self, spec: DataSpec, width: int, dropout: float = 0.2) -> None:
         super().__init__()
         inputs = {name: Inputs(modality) for name, modality in spec.modalities.items()}
-        self.encoders = nn.ModuleDict(inputs)
-        self.linear = nn.ModuleDict({name: nn.Linear(part.size, width) for name, part in inputs.items()})
-        self.hidden = nn.ModuleDict({name: nn.Linear(part.size, width) for name, part in inputs.items()})
+        self.encoders = ByModality(inputs)
+        self.linear = ByModality({name: nn.Linear(part.size, width) for name, part in inputs.items()})
+        self.hidden = ByModality({name: nn.Linear(part.size, width) for name, part in inputs.items()})
         self.out = nn.Sequential(nn.ReLU(), nn.Dropout(dropout), nn.Linear(width, width))
         self.head = head(width, spec.task)
 

@@ -23,7 +23,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from transference.core.batch import Batch
 from transference.core.method import Card
@@ -31,6 +31,7 @@ from transference.core.parameters import Interval
 from transference.core.spec import DataSpec
 from transference.nn.heads import head
 from transference.nn.losses import supervised
+from transference.nn.named import ByModality
 from transference.nn.network import Network
 from transference.train.neural import NeuralMethod
 from transference.train.schedule import Schedule
@@ -68,7 +69,7 @@ class LateNetwork(Network):
     def __init__(self, spec: DataSpec, secondary: tuple[str, ...], width: int) -> None:
         super().__init__(spec, sorted((spec.primary, *secondary)), width)
         self.primary = spec.primary
-        self.heads = nn.ModuleDict({name: head(width, spec.task) for name in secondary})
+        self.heads = ByModality({name: head(width, spec.task) for name in secondary})
 
     def predict(self, batch: Batch, name: str) -> Tensor:
         """(n, classes) logits or (n, outputs) values from one modality."""

@@ -129,7 +129,7 @@ class CoTraining(Method):
         shares = class_shares(target, self.spec_.task.outputs)
         spent = int(len(waiting) * shares[shares > 0].min() / (len(X.names) * self.rounds))
         quota = _growth(shares, max(1, spent) if self.growth is None else self.growth)
-        size = max(75, 5 * int(quota.sum())) if self.pool is None else self.pool
+        size = max(75, 10 * int(quota.sum())) if self.pool is None else self.pool
         pool, waiting = waiting[:size], waiting[size:]
         self.rounds_: list[dict[str, Any]] = []
         for turn in range(1, self.rounds + 1):

@@ -10,6 +10,7 @@ from transference.core.batch import Batch
 from transference.core.spec import DataSpec
 from transference.nn.encoders import Encoder, encoder
 from transference.nn.heads import head
+from transference.nn.named import ByModality
 
 
 class Network(nn.Module):
@@ -17,7 +18,7 @@ class Network(nn.Module):
 
     def __init__(self, spec: DataSpec, names: Iterable[str], width: int, inputs: int = 1) -> None:
         super().__init__()
-        self.encoders = nn.ModuleDict({name: encoder(spec.modalities[name], width) for name in names})
+        self.encoders = ByModality({name: encoder(spec.modalities[name], width) for name in names})
         self.head = head(width * inputs, spec.task)
 
     def encode(self, batch: Batch, name: str) -> Tensor:

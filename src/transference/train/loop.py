@@ -18,6 +18,9 @@ from transference.core.errors import DivergenceError
 from transference.data.loader import batches
 from transference.train.schedule import Schedule
 
+PRETRAINED_SHARE = 0.01
+"""Of the learning rate, for the weights of modules with ``pretrained = True``."""
+
 Losses = Callable[[Any, Batch], Mapping[str, Tensor]]
 
 
@@ -32,7 +35,8 @@ class Step:
     parameters
         Network -> the parameters this step moves; None = all that require a gradient.
     optimizer
-        (parameters, learning rate) -> optimiser; None = fused AdamW with the schedule's weight decay.
+        (parameters, learning rate) -> optimiser; None = fused AdamW with the schedule's weight decay, in which modules
+        with ``pretrained = True`` move at a hundredth of the rate.
     rate
         Multiple of the schedule's learning rate.
     """
@@ -125,7 +129,7 @@ def _train_stage(
             if schedule.clip is not None:
                 nn.utils.clip_grad_norm_(parameters, schedule.clip)
             for group in optimizer.param_groups:
-                group["lr"] = rate * step.rate
+                group["lr"] = rate * step.rate * group.get("share", 1.0)
             optimizer.step()
             for name, value in losses.items():
                 seen[name].append(value.detach())
@@ -167,7 +171,14 @@ def _optimizer(net: nn.Module, step: Step, schedule: Schedule) -> tuple[Optimize
     rate = schedule.learning_rate * step.rate
     if step.optimizer:
         return step.optimizer(parameters, rate), parameters
-    return AdamW(parameters, lr=rate, weight_decay=schedule.weight_decay, fused=True), parameters
+    marked = [module for module in net.modules() if getattr(module, "pretrained", False)]
+    pretrained = {id(parameter) for module in marked for parameter in module.parameters()}
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in parameters if id(p) not in pretrained]},
+        {"params": [p for p in parameters if id(p) in pretrained], "share": PRETRAINED_SHARE},
+    ]
+    groups = [group for group in groups if group["params"]]
+    return AdamW(groups, lr=rate, weight_decay=schedule.weight_decay, fused=True), parameters
 
 
 def _finite(line: Mapping[str, float], stage: str, update: int) -> None:

@@ -28,6 +28,7 @@ from transference.core.method import Card
 from transference.core.parameters import Interval
 from transference.core.spec import DataSpec
 from transference.nn.losses import supervised
+from transference.nn.named import ByModality
 from transference.nn.network import Network
 from transference.train.neural import NeuralMethod
 from transference.train.schedule import Schedule
@@ -103,7 +104,7 @@ class Contrastive(NeuralMethod):
         names = [spec.primary, *(spec.secondary if self.weight else ())]
         net = Network(spec, names, self.width)
         if self.weight:
-            net.projections = nn.ModuleDict({name: nn.Linear(self.width, self.width) for name in names})
+            net.projections = ByModality({name: nn.Linear(self.width, self.width) for name in names})
             net.log_scale = nn.Parameter(torch.tensor(math.log(START_SCALE)))
         return net
 

@@ -43,6 +43,7 @@ from transference.core.spec import DataSpec
 from transference.core.views import Views
 from transference.data.loader import chunks
 from transference.nn.losses import supervised
+from transference.nn.named import ByModality
 from transference.nn.network import Network
 from transference.train.loop import Stage, Step
 from transference.train.neural import NeuralMethod
@@ -197,10 +198,10 @@ class Latent(NeuralMethod):
         net = Network(spec, [spec.primary], self.width)
         if self.weight:
             sizes = self._sizes(spec)
-            net.teachers = nn.ModuleDict(
+            net.teachers = ByModality(
                 {name: Network(spec, [name], self.width) for name in sizes if self._is_taught(spec, name)}
             )
-            net.projections = nn.ModuleDict({name: self._projection(size, len(sizes)) for name, size in sizes.items()})
+            net.projections = ByModality({name: self._projection(size, len(sizes)) for name, size in sizes.items()})
         return net
 
     def stages(self, net: Any) -> Sequence[Stage]:

@@ -28,7 +28,7 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from transference.core.batch import Batch
 from transference.core.method import Card
@@ -37,6 +37,7 @@ from transference.core.spec import DataSpec
 from transference.nn.fill import Fill
 from transference.nn.joint import JointNetwork
 from transference.nn.losses import supervised
+from transference.nn.named import ByModality
 from transference.train.neural import NeuralMethod
 from transference.train.schedule import Schedule
 
@@ -92,15 +93,15 @@ class DroppedNetwork(JointNetwork):
 
     def __init__(self, spec: DataSpec, width: int, layers: int, fill: Literal["zeros", "learned"]) -> None:
         super().__init__(spec, width, layers)
-        self.fills = nn.ModuleDict({name: Fill(fill, (width,)) for name in sorted(spec.modalities)})
+        self.fills = ByModality({name: Fill(fill, (width,)) for name in sorted(spec.modalities)})
 
     def represent(self, batch: Batch, kept: Tensor) -> dict[str, Tensor]:
-        """Name -> (n, width), the fill where `kept` (n, m) is False; a modality that no row keeps is not encoded."""
+        """Name -> (n, width), the fill where `kept` (n, m) is False; in training, one no row keeps is not encoded."""
         found = {}
         for name, here in zip(self.encoders, kept.unbind(1), strict=True):
             fill: Fill = self.fills[name]  # type: ignore[assignment]
-            found[name] = fill.value.expand(len(batch), -1)
-            if bool(here.any()):
+            found[name] = fill.value.expand(batch.rows.shape[0], -1)
+            if name in batch.views and not (self.training and not bool(here.any())):
                 found[name] = torch.where(here[:, None], self.encode(batch, name), found[name])
         return found
 
@@ -175,7 +176,7 @@ class ModalityDropout(NeuralMethod):
 
     def _present(self, net: DroppedNetwork, batch: Batch) -> Tensor:
         """(n, m) bool, in the order of the encoders; False for a modality that the batch does not hold."""
-        nothing = torch.zeros(len(batch), dtype=torch.bool, device=batch.rows.device)
+        nothing = torch.zeros(batch.rows.shape[0], dtype=torch.bool, device=batch.rows.device)
         return torch.stack([batch.present.get(name, nothing) for name in net.encoders], 1)
 
     def _drop(self, present: Tensor, primary: int) -> Tensor:

@@ -31,7 +31,7 @@ from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from transference.core.batch import Batch
 from transference.core.errors import ConfigError, must_be
@@ -42,6 +42,7 @@ from transference.nn.encoders import Encoder
 from transference.nn.fill import Fill, Kind
 from transference.nn.joint import JointNetwork
 from transference.nn.losses import supervised
+from transference.nn.named import ByModality
 from transference.train.loop import Stage, Step
 from transference.train.neural import NeuralMethod
 from transference.train.schedule import Schedule
@@ -57,8 +58,9 @@ class FilledNetwork(JointNetwork):
     ) -> None:
         super().__init__(spec, width, layers)
         shapes = {name: spec.modalities[name].shape if space == "input" else (width,) for name in spec.secondary}
-        self.fills = nn.ModuleDict({name: Fill(fill, shape) for name, shape in shapes.items()})
+        self.fills = ByModality({name: Fill(fill, shape) for name, shape in shapes.items()})
         self.in_input = space == "input"
+        self.primary = spec.primary
         for name in spec.secondary if self.in_input else ():
             self.register_buffer(f"length_{name}", torch.tensor(spec.modalities[name].shape[0]))
 
@@ -78,10 +80,11 @@ class FilledNetwork(JointNetwork):
         found = {}
         for name in self.encoders:
             if name not in batch.views:
-                found[name] = self.absent(name).expand(len(batch), -1)
+                found[name] = self.absent(name).expand(batch.rows.shape[0], -1)
                 continue
             value, here = self.encode(batch, name), batch.present[name]
-            found[name] = value if bool(here.all()) else value.where(here[:, None], self.absent(name))
+            whole = name == self.primary or bool(here.all())  # every row that is used has the primary
+            found[name] = value if whole else value.where(here[:, None], self.absent(name))
         return found
 
 

@@ -43,6 +43,7 @@ from transference.core.spec import DataSpec
 from transference.nn.encoders import Encoder, SeriesEncoder
 from transference.nn.inputs import Inputs
 from transference.nn.losses import supervised
+from transference.nn.named import ByModality
 from transference.nn.network import Network
 from transference.train.neural import NeuralMethod
 from transference.train.schedule import Schedule
@@ -84,8 +85,8 @@ class CyclicNetwork(Network):
         super().__init__(spec, [spec.primary], width)
         self.primary = spec.primary
         forms = {name: Inputs(modality) for name, modality in sorted(spec.modalities.items())}
-        self.forms = nn.ModuleDict(forms)
-        self.decoders = nn.ModuleDict()
+        self.forms = ByModality(forms)
+        self.decoders = ByModality()
         for name in spec.secondary:
             size = max(forms[name].size, forms[spec.primary].size)
             self.decoders[name] = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, size))

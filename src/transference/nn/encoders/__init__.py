@@ -38,6 +38,10 @@ SMALL = 8  # pixels; an image with a shorter side is a vector
 def encoder(modality: ModalitySpec, width: int) -> Encoder:
     """The default encoder for a modality."""
     kind, rank = modality.kind, len(modality.shape)
+    if "tokenizer" in modality.reading:
+        from transference.nn.pretrained import token_encoder
+
+        return token_encoder(modality, width)
     if kind == "text":
         return WordEncoder(modality, width)
     if kind == "image" and rank == 3 and min(modality.shape[1:]) >= SMALL:
