@@ -4,8 +4,8 @@
     OMP_NUM_THREADS=1 python benchmarks/loop.py --repeats 15
 
 All three train the same network on batches of the same size with fused AdamW, alternating in one process on one thread.
-Times are of the processor, so that busy neighbours matter less. Printed are
-milliseconds an update and the speed of ours relative to each, medians over the repeats of the ratio within a repeat.
+Times are of the processor, so that busy neighbours matter less. Printed are milliseconds an update and the speed of
+ours relative to each, medians over the repeats of the ratio within a repeat.
 The exit code is 1 when ours is slower than 0.9 times the hand-written loop.
 """
 
