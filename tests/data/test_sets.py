@@ -228,3 +228,9 @@ def test_the_real_files_have_the_checksums_of_the_sources() -> None:
     for name in ("wikipedia", "mfeat", "mosi", "avmnist", "utd_mhad"):
         for each in sets._module(name).SOURCE.parts:
             assert each.digest(root) == each.sha256, each.path
+
+
+def test_every_citation_is_listed() -> None:
+    listed = Path(__file__).parents[2].joinpath("docs", "references.bib").read_text(encoding="utf-8")
+    for name in sets.names():
+        assert f"{{{sets.describe(name)['citation']}," in listed
