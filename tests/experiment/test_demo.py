@@ -22,7 +22,7 @@ ARMS = {
 def test_the_studies_on_real_data_have_all_arms_five_seeds_and_two_controls(name: str) -> None:
     config = load(STUDIES / f"{name}.toml")
     assert config.name == name
-    assert set(config.arms) == ARMS
+    assert set(config.arms) == ARMS | {"logistic"}  # the strongest primary-only arm may be a linear model
     assert len(config.study.seeds) == 5
     assert config.study.controls == ("shuffle", "noise")
 
