@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import tarfile
 import threading
 import zipfile
@@ -21,8 +20,6 @@ from transference.core.errors import DataError
 from transference.data.sets import _download, _source
 from transference.data.sets._source import Part, Source
 
-real = pytest.mark.real
-needs_files = pytest.mark.skipif(not os.environ.get("TRANSFERENCE_DATA"), reason="TRANSFERENCE_DATA is not set")
 CONTENT = np.random.default_rng(0).bytes(300_000)
 
 
