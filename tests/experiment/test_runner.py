@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -280,6 +281,27 @@ def test_global_generators_are_seeded_by_the_cell_and_left_as_they_were(tmp_path
         found.append(files(run(config, folder=tmp_path / str(seed), data=small_data())))
         assert (np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()) == before
     assert found[0] == found[1]
+
+
+def test_a_cell_leaves_the_number_of_threads_as_it_was(tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        run(small_config(study={"seeds": 1, "controls": []}), folder=tmp_path, data=small_data())
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_test_rows_that_lack_the_primary_modality_are_counted_in_the_record(tmp_path: Path) -> None:
+    data = small_data()
+    present = np.ones(len(data), bool)
+    present[split_rows(data, 0).test[:3]] = False
+    gaps = replace(data, views=data.views.replace("coarse", data.views["coarse"] * present[:, None], present=present))
+    study = run(small_config(study={"seeds": 1, "controls": []}), folder=tmp_path, data=gaps)
+    for record in Store(study).records():
+        assert record.rows["test"] == len(split_rows(data, 0).test) - 3
+        assert record.rows["test, not scored: no primary"] == 3
 
 
 def test_an_unknown_backend_is_refused(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from transference.core.spec import spec_from_json, spec_to_json
 from transference.core.views import Views
 from transference.data.corrupt import control
 from transference.data.dataset import Dataset
-from transference.data.split import label_budget
+from transference.data.split import label_budget, split_rows
 from transference.experiment.config import Config
 from transference.experiment.plan import budget_of, classes, rows_of, task_of
 from transference.experiment.store import Model, prediction_bytes
@@ -81,6 +81,9 @@ def fit_cell(config: Config, cell: Cell, data: Dataset) -> tuple[Method, Views, 
     method = new_method(config, cell).fit(X, y)
     labelled = int(kept.sum())
     rows = {"labelled": labelled, "unlabelled": len(y) - labelled, "test": len(split.test)}
+    lacking = len(split_rows(data, cell.seed, config.data.test).test) - len(split.test)
+    if lacking:
+        rows["test, not scored: no primary"] = lacking
     return method, data.views[split.test], data.y[split.test], rows
 
 
