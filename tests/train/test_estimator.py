@@ -159,6 +159,12 @@ def test_one_class_is_refused() -> None:
         EstimatorMethod(GaussianNB()).fit(lacking, ["a", "a", "b", "b"])
 
 
+@pytest.mark.filterwarnings("error")
+def test_one_row_a_class_is_no_reason_for_a_warning() -> None:
+    X = Views.of(primary="x", x=np.eye(30, dtype=np.float32))
+    assert EstimatorMethod(LogisticRegression()).fit(X, [f"c{k}" for k in range(30)]).predict(X)[7] == "c7"
+
+
 def test_regression_answers_values() -> None:
     method = EstimatorMethod(Ridge(alpha=1e-9)).fit(X4, np.array([1.0, 1.2, 2.8, np.nan]))
     assert np.allclose(method.predict(X4), [1.0, 1.2, 2.8, 3.0], atol=1e-3)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import warnings
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
@@ -199,7 +200,8 @@ class EstimatorMethod(Method):
                 raise ConfigError(f"{type(estimator).__name__} takes no weights: its 'fit' has no 'sample_weight'.")
             weights[keyword] = weight
         numbers = self.features(X)
-        with fence(self.seed, "estimator"):
+        with fence(self.seed, "estimator"), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)  # labels are scarce here
             preparation = _preparation(estimator, X)
             if preparation is None:
                 self.estimator_ = estimator.fit(numbers[rows], target, **weights)

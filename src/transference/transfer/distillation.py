@@ -48,7 +48,6 @@ from transference.train.models import check_model, is_neural_default, new_model,
 from transference.train.neural import NeuralMethod
 from transference.train.schedule import Schedule
 
-OPEN = 0.4  # share of the entropy of the classes that the labels leave open
 LINEAR: dict[str, Any] = {
     "classification": {"class": "sklearn.linear_model.LogisticRegression", "max_iter": 1000},
     "regression": "sklearn.linear_model.RidgeCV",
@@ -72,7 +71,10 @@ class Distillation(NeuralMethod):
     weight
         Of the teacher against the labels, in [0, 1].
     temperature
-        T; larger is softer, 0 is hard labels. None: set by the entropy of the labels, see above.
+        T; larger is softer, 0 is hard labels. None: `entropy` decides.
+    entropy
+        Of the soft labels, on average, as a share of the entropy of the classes, in (0, 1): near 0 they are hard, near
+        1 they say nothing.
     prior_matched
         Whether the soft labels keep the class shares of the labelled rows. Leave it on unless the labelled rows were
         chosen by class in other shares than the data have.
@@ -97,6 +99,7 @@ class Distillation(NeuralMethod):
         "reads": Options("secondary", "all"),
         "weight": Interval(0, 1),
         "temperature": Interval(0, none=True),
+        "entropy": Interval(0, 1, open_low=True, open_high=True),
         "prior_matched": Options(True, False),
     }
 
@@ -108,6 +111,7 @@ class Distillation(NeuralMethod):
         student: Any = None,
         weight: float = 0.8,
         temperature: float | None = None,
+        entropy: float = 0.4,
         prior_matched: bool = True,
         width: int = 64,
         schedule: Schedule = Schedule(),  # noqa: B008
@@ -119,6 +123,7 @@ class Distillation(NeuralMethod):
         self.student = student
         self.weight = weight
         self.temperature = temperature
+        self.entropy = entropy
         self.prior_matched = prior_matched
 
     def check_parameters(self) -> None:
@@ -196,7 +201,7 @@ class Distillation(NeuralMethod):
     def _tempered(self, p: NDArray[np.float64], prior: NDArray[np.float64]) -> NDArray[np.float64]:
         """What is taught, from the teachers' probabilities."""
         if self.temperature is None:
-            return sharpen(p, prior, share=OPEN, matched=self.prior_matched)
+            return sharpen(p, prior, share=self.entropy, matched=self.prior_matched)
         if self.temperature == 0:
             return _hard(p, prior if self.prior_matched else None)
         q = soften(p, self.temperature)
