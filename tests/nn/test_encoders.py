@@ -9,6 +9,7 @@ from torch import Tensor
 
 from transference.core.spec import SEQUENCES, ModalitySpec
 from transference.nn.encoders import Encoder, VectorEncoder, WordEncoder, encoder, mask_of
+from transference.nn.encoders.series import Cells
 from transference.nn.initial import initialise
 from transference.nn.resampling import resample, shrink
 
@@ -158,6 +159,17 @@ def test_a_series_played_at_half_speed_is_the_same() -> None:
     slow = values.repeat_interleave(2, dim=1)
     part = ready(spec)
     torch.testing.assert_close(part.body(values, None), part.body(slow, None), atol=1e-4, rtol=1e-4)
+
+
+def test_a_series_is_its_cells_around_their_mean_then_mean_and_deviation_once_each() -> None:
+    part = Cells(8, 1, 10)
+    with torch.no_grad():
+        for parameter in part.parameters():
+            parameter.zero_()
+        part.linear.weight.copy_(torch.eye(10))
+    steps = torch.tensor([1.0, 1, 1, 1, 3, 3, 3, 3]).view(1, 8, 1)
+    expected = torch.tensor([[-1.0] * 4 + [1.0] * 4 + [2.0, 1.0]])
+    torch.testing.assert_close(part(steps, None), expected, atol=1e-3, rtol=0)
 
 
 def test_numbers_are_standardised_and_a_constant_one_counts_for_nothing() -> None:

@@ -18,9 +18,10 @@ MOST, FEWEST = 32, 8  # cells
 class Cells(nn.Module):
     """(n, length, channels) -> (n, width): the real steps averaged into cells of equal duration, then two paths.
 
-    The linear path sees every cell. The deep path sees each row minus its mean over time, so that neither a person's
-    size nor a microphone's colour matters: three convolutions over time, halved after the first two, then the means of
-    its stretches and the maximum over all.
+    Both see each row minus its mean over time, so that neither a person's size and place nor a microphone's colour is
+    learned once per cell. The linear path sees every cell, and the mean and the deviation over time once each. The deep
+    path: three convolutions over time, halved after the first two, then the means of its stretches and the maximum over
+    all.
     """
 
     def __init__(self, length: int, channels: int, width: int, kernel: int = 3) -> None:
@@ -29,14 +30,16 @@ class Cells(nn.Module):
         self.stretches = min(4, self.cells // 4)
         sizes = (channels, width, width, width)
         self.convolutions = nn.ModuleList(nn.Conv1d(a, b, kernel, padding=kernel // 2) for a, b in pairwise(sizes))
-        self.linear = nn.Linear(self.cells * channels, width)
+        self.linear = nn.Linear((self.cells + 2) * channels, width)
         self.out = nn.Linear((self.stretches + 1) * width, width)
 
     def forward(self, x: Tensor, lengths: Tensor | None) -> Tensor:
         x = resample(x, lengths, self.cells)  # (n, cells, channels)
-        straight = self.linear(x.flatten(1))
+        mean = x.mean(1, keepdim=True)
+        x = x - mean
+        deviation = (x.square().mean(1, keepdim=True) + 1e-4).sqrt()  # differentiable where nothing moves
+        straight = self.linear(torch.cat([x, mean, deviation], 1).flatten(1))
         first, second, third = self.convolutions
-        x = x - x.mean(1, keepdim=True)
         x = F.relu(F.max_pool1d(first(x.transpose(1, 2)), 2))  # (n, width, cells / 2)
         x = F.max_pool1d(x + F.relu(second(x)), 2)  # (n, width, cells / 4)
         x = x + F.relu(third(x))
