@@ -126,6 +126,17 @@ def test_labels_that_came_are_never_changed_and_shares_are_kept() -> None:
     assert all(sum(line["by class"]) == line["added"] for line in method.rounds_)
 
 
+def test_many_rounds_of_few_rows_keep_the_shares_too() -> None:
+    """Ten equal classes far apart and five rows a round: every class gets its four rows, and its own ones."""
+    truth = np.tile(np.arange(10), 5)
+    x = 10.0 * np.eye(10)[truth] + np.random.default_rng(0).normal(0, 0.1, (50, 10))
+    y = np.array([f"c{k}" for k in truth], object)
+    y[10:] = None
+    method = create("induction.self_training", model=LINEAR, rounds=8).fit(Views.of(primary="x", x=x), y)
+    assert np.sum([turn["by class"] for turn in method.rounds_], 0).tolist() == [4] * 10
+    assert (method.transduction_ == truth).all()
+
+
 def test_rows_without_the_primary_are_left_alone() -> None:
     X, y, _ = blobs()
     present = np.arange(90) != 50

@@ -7,8 +7,9 @@ is confidently wrong, which no amount of rounds mends.
     for r = 1 ... R:   fit f on L;  move the surest of U to L with f's labels, until share r / R of U has been moved
     fit f on L, with the whole schedule
 
-Labelling everything at once teaches a model what it already says; the order is what teaches. With prior_matched, each
-round's rows are divided over the classes as the labelled rows are, so that the larger class does not swallow the rest.
+Labelling everything at once teaches a model what it already says; the order is what teaches. With prior_matched, the
+rows added so far are divided over the classes as the labelled rows are, so that the larger class does not swallow the
+rest.
 With consistency, the network's answers shall not change under noise on its standardised input x, labelled or not:
 
     minimise  mean CE(f(x), y) + consistency · mean CE(f(x), f(x + noise · rms(x) · e)),  e ~ N(0, 1), f(x) held fixed
@@ -55,7 +56,7 @@ class SelfTraining(Method):
     threshold
         Only rows whose largest probability is greater than this are added; nothing is at 1.
     prior_matched
-        Whether each round adds the classes in the shares of the labelled rows.
+        Whether the rows added, all rounds together, keep the class shares of the labelled rows.
     consistency
         Weight of the consistency loss; 0 = none. For the network only.
     noise
@@ -143,7 +144,9 @@ class SelfTraining(Method):
                 continue
             model = self._model(self.round_updates).fit_encoded(primary, labels, task)
             probabilities = model.decide(primary[free])
-            quota = quotas(wanted, prior) if self.prior_matched else np.full(task.outputs, wanted)
+            quota = np.full(task.outputs, wanted)
+            if self.prior_matched:
+                quota = np.maximum(0, quotas(added + wanted, prior) - np.bincount(labels[came > 0], minlength=task.outputs))
             rows, classes = most_confident(probabilities, quota, above=self.threshold, most=wanted)
             labels[free[rows]] = classes
             came[free[rows]] = turn
