@@ -2,14 +2,12 @@
 
     entry = digest(every file of the model that counts, preprocessing, bytes of the cell)
 
-Entries are safetensors files with a checksum; a damaged one is noticed, told by a warning and computed again. Models
-are loaded from safetensors only, and no code that comes with a model is run.
+Entries are safetensors files with a checksum; a damaged one is noticed, told by a warning and computed again.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import tempfile
 import warnings
@@ -21,17 +19,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from transference.core.errors import ConfigError, DataError, must_be
+from transference.core.errors import DataError, must_be
 from transference.core.spec import ModalitySpec
 from transference.data.decoders import audio, image
 from transference.data.decoders.parts import Cell, CellFault, Files, Source
+from transference.data.hub import PREPARATION, WEIGHTS, digest, find_model, require_transformers, require_weights
 from transference.data.modality import ModalityConfig
 from transference.data.readers import Column, default_cache, is_empty, raise_faults
 
 VERSION = 1  # of what is computed from a cell
 BATCH = 32
-_COUNTED = (".json", ".txt", ".model", ".safetensors")
-WORDS = 512  # tokens of a text, where neither the study nor the model says
 
 
 @dataclass(frozen=True)
@@ -111,49 +108,10 @@ def encode_frozen(
 
 
 def find_encoder(encoder: str, folder: Path, kind: str, length: int | None = None) -> Encoder:
-    """The files of ``hf:<id or folder>``: a folder beside the table, a folder, or a model of the Hugging Face hub."""
-    wanted = encoder.removeprefix("hf:")
-    places = [folder / wanted, Path(wanted).expanduser()]
-    found = next((place for place in places if (place / "config.json").is_file()), None) or _from_hub(wanted)
-    if not any(found.glob("*.safetensors")):
-        raise ConfigError(
-            f"The encoder {encoder!r} must have its weights as safetensors. Got none in its folder instead. "
-            "Choose a model that has them, or convert it with 'save_pretrained'."
-        )
-    digest = hashlib.blake2b(f"{VERSION} {kind} {length}".encode(), digest_size=16)
-    for path in sorted(found.rglob("*")):
-        if path.suffix in _COUNTED and path.is_file():
-            digest.update(f"\0{path.relative_to(found).as_posix()}\0".encode())
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "blake2b").digest())
-    return Encoder(found, kind, length, digest.hexdigest())
-
-
-def _from_hub(name: str) -> Path:
-    _require()
-    import huggingface_hub
-    from huggingface_hub.errors import HFValidationError
-
-    patterns = ["*.json", "*.txt", "*.model", "*.safetensors"]
-    try:
-        try:
-            return Path(huggingface_hub.snapshot_download(name, allow_patterns=patterns, local_files_only=True))
-        except OSError:  # not there yet
-            return Path(huggingface_hub.snapshot_download(name, allow_patterns=patterns))
-    except (OSError, HFValidationError, ConnectionError) as error:
-        raise ConfigError(
-            f"The encoder 'hf:{name}' is neither a folder with a config.json, nor a model that can be fetched "
-            f"({type(error).__name__}). Correct the name, go online once, or give the folder of a downloaded model."
-        ) from error
-
-
-def _require() -> None:
-    from importlib.util import find_spec
-
-    if find_spec("transformers") is None:
-        raise ConfigError(
-            "A pretrained encoder needs transformers, not installed here. Run: pip install 'transference[pretrained]'"
-        )
+    """The files of ``hf:<id or folder>`` and what tells them from others; see `find_model`."""
+    found = find_model(encoder, folder)
+    require_weights(found, encoder)
+    return Encoder(found, kind, length, digest(found, PREPARATION + WEIGHTS, f"{VERSION} {kind} {length}"))
 
 
 def _key(encoder: Encoder, files: Files, cell: Any) -> str:
@@ -221,7 +179,7 @@ def _compute(
     encoder: Encoder, shown: str, source: Source, todo: Mapping[str, int], entries: Path
 ) -> dict[str, NDArray[np.float32]]:
     """Key -> feature of the cells of these rows; each batch is kept as soon as it is there."""
-    _require()
+    require_transformers()
     from transference.data.pretrained import Pretrained
 
     model = Pretrained(encoder.folder, shown, encoder.kind, encoder.length)
@@ -248,16 +206,3 @@ def _decode(encoder: Encoder, rate: int, files: Files, cell: Any) -> Any:
     if encoder.kind == "image":
         return image.rgb(path, cell)
     return audio.waveform(path, cell, rate)
-
-
-def sentence_settings(folder: Path) -> dict[str, Any]:
-    """What a sentence-transformers folder says: the most tokens, pooling by the first token, unit length."""
-    limit = _json(folder / "sentence_bert_config.json").get("max_seq_length")
-    pooling = _json(folder / "1_Pooling" / "config.json")
-    modules = _json(folder / "modules.json")
-    normalise = any(str(module.get("type", "")).endswith("Normalize") for module in modules or [])
-    return {"limit": limit, "first": bool(pooling.get("pooling_mode_cls_token")), "normalise": normalise}
-
-
-def _json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

@@ -146,7 +146,8 @@ class SelfTraining(Method):
             probabilities = model.decide(primary[free])
             quota = np.full(task.outputs, wanted)
             if self.prior_matched:
-                quota = np.maximum(0, quotas(added + wanted, prior) - np.bincount(labels[came > 0], minlength=task.outputs))
+                taught = np.bincount(labels[came > 0], minlength=task.outputs)
+                quota = np.maximum(0, quotas(added + wanted, prior) - taught)
             rows, classes = most_confident(probabilities, quota, above=self.threshold, most=wanted)
             labels[free[rows]] = classes
             came[free[rows]] = turn
