@@ -9,6 +9,7 @@ from torch import Tensor
 
 from transference.core.spec import SEQUENCES, ModalitySpec
 from transference.nn.encoders import Encoder, VectorEncoder, WordEncoder, encoder, mask_of
+from transference.nn.encoders.base import scale_of
 from transference.nn.encoders.series import Cells
 from transference.nn.initial import initialise
 from transference.nn.resampling import resample, shrink
@@ -179,6 +180,20 @@ def test_numbers_are_standardised_and_a_constant_one_counts_for_nothing() -> Non
     assert part.mean.tolist() == [2.0, 20.0, 5.0]
     assert part.scale.tolist() == pytest.approx([1.0, 0.1, 0.0])
     assert part.standard(torch.tensor([[4.0, 20.0, 99.0]]), None).tolist() == [[2.0, 0.0, 0.0]]
+
+
+@pytest.mark.parametrize("unit", [1e-9, 1e-3, 1e6])
+def test_the_unit_of_a_number_does_not_matter(unit: float) -> None:
+    x = torch.randn(50, 3, generator=torch.Generator().manual_seed(0)) + 2
+    plain, scaled = (VectorEncoder(ModalitySpec("m", "vector", (3,)), WIDTH) for _ in range(2))
+    plain.fit_statistics(x, None)
+    scaled.fit_statistics(x * unit, None)
+    torch.testing.assert_close(scaled.standard(x * unit, None), plain.standard(x, None), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 1 / 3, -12345.678])
+def test_a_constant_counts_for_nothing_however_many_rows_there_are(value: float) -> None:
+    assert scale_of(torch.full((1_000_003, 2), value)).tolist() == [0.0, 0.0]
 
 
 def test_words_count_however_they_are_ordered_and_padding_does_not() -> None:

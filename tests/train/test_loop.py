@@ -118,7 +118,7 @@ def test_alternating_steps_move_their_own_parameters_on_the_same_batch() -> None
     assert seen[0] == seen[1]
 
 
-def test_stages_share_the_updates_and_tell_when() -> None:
+def test_every_stage_has_its_multiple_of_the_updates_and_tells_when() -> None:
     calls: list[tuple[str, int]] = []
 
     def stage(name: str, share: float) -> Stage:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from transference.core.batch import Batch
+from transference.core.batch import Batch, labelled
 from transference.core.errors import DataError
 from transference.core.method import Method
 from transference.core.seeding import fence, numpy_generator
@@ -142,16 +142,17 @@ class NeuralMethod(Method):
             return X, target
         wanted = (X.primary,) if self.card.at_test == "primary" else X.names
         mask = np.logical_and.reduce([X.present[name] for name in wanted])
-        if mask.all():
-            return X, target
-        kept = X.take(mask)
+        kept, target = (X, target) if mask.all() else (X.take(mask), target[mask])
+        both = " and ".join(map(repr, wanted))
+        if "labels" in self.card.needs and not labelled(torch.from_numpy(target)).any():
+            raise DataError(f"No labelled row has {both}, so there is nothing to learn from. Label rows that do.")
         for name in kept.names:
             if not kept.present[name].any():
                 raise DataError(
-                    f"{type(self).__name__} needs training rows that have both {' and '.join(map(repr, wanted))} and "
-                    f"{name!r}. None has. Leave {name!r} out of the study."
+                    f"{type(self).__name__} needs training rows that have both {both} and {name!r}. None has. "
+                    f"Leave {name!r} out of the study."
                 )
-        return kept, target[mask]
+        return kept, target
 
     def _fit_statistics(self, rows: Batch) -> None:
         for module in self.net_.modules():
@@ -161,16 +162,21 @@ class NeuralMethod(Method):
                 module.fit_statistics(part.views[name], part.lengths.get(name))
 
     def _split(self, rows: Batch) -> tuple[Batch, Batch | None]:
-        """Training rows, and labelled rows held out to choose the best state where there are enough."""
-        mask = rows.is_labelled.cpu().numpy()
-        labelled = np.flatnonzero(mask)
-        n = round(self.schedule.validation * len(labelled))
-        if n < self.schedule.least_validation * max(2, self.spec_.task.outputs):
-            return rows, None
-        held = np.sort(numpy_generator(self.seed, "validation").permutation(labelled)[:n])
-        rest = np.setdiff1d(np.arange(len(rows)), held)
+        """Training rows, and labelled rows of every class held out to choose the best state where there are enough."""
+        target, known = rows.target.cpu().numpy(), rows.is_labelled.cpu().numpy()  # type: ignore[union-attr]
+        groups = target if self.spec_.task.kind == "classification" else np.where(known, 0, -1)
+        generator = numpy_generator(self.seed, "validation")
+        held: list[NDArray[np.int64]] = []
+        for group in np.unique(groups[known]):
+            members = generator.permutation(np.flatnonzero(known & (groups == group)))
+            n = min(round(self.schedule.validation * len(members)), len(members) - 1)
+            if n < self.schedule.least_validation:
+                return rows, None
+            held.append(members[:n])
+        chosen = np.sort(np.concatenate(held))
+        rest = np.setdiff1d(np.arange(len(rows)), chosen)
         device = rows.rows.device
-        return rows.take(torch.from_numpy(rest).to(device)), rows.take(torch.from_numpy(held).to(device))
+        return rows.take(torch.from_numpy(rest).to(device)), rows.take(torch.from_numpy(chosen).to(device))
 
     def _held_out_loss(self, rows: Batch) -> float:
         self.net_.eval()

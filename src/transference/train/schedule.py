@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from transference.core.errors import ConfigError, must_be
+from transference.core.parameters import Interval
 
 
 @dataclass(frozen=True)
@@ -14,7 +15,8 @@ class Schedule:
     Attributes
     ----------
     updates
-        Optimiser updates in all; the stages of a method share them.
+        Optimiser updates of the model that answers. A method that trains others before it, such as a teacher, says how
+        many those get.
     batch_size
         Labelled rows an update; methods that use unlabelled rows draw as many of those besides.
     learning_rate, weight_decay
@@ -22,8 +24,8 @@ class Schedule:
     clip
         Largest norm of the gradient; None = not clipped.
     validation
-        Share of the labelled rows held out to choose the best state; used only where it gives at least
-        `least_validation` rows a class, otherwise the last state is kept. In [0, 0.5].
+        Share of the labelled rows of every class held out to choose the best state; used only where that is at least
+        `least_validation` rows of each, otherwise the last state is kept. In [0, 0.5].
     checks
         How often, over the training, losses are written to the history, finiteness is checked and the held-out rows
         are scored.
@@ -44,16 +46,16 @@ class Schedule:
 
     def __post_init__(self) -> None:
         limits = {
-            "updates": (self.updates >= 1, "an integer of at least 1"),
-            "batch_size": (self.batch_size >= 1, "an integer of at least 1"),
-            "learning_rate": (self.learning_rate > 0, "a number above 0"),
-            "weight_decay": (self.weight_decay >= 0, "a number of at least 0"),
-            "warmup": (0 <= self.warmup < 1, "a number in [0, 1)"),
-            "clip": (self.clip is None or self.clip > 0, "a number above 0, or None"),
-            "validation": (0 <= self.validation <= 0.5, "a number in [0, 0.5]"),
-            "least_validation": (self.least_validation >= 1, "an integer of at least 1"),
-            "checks": (self.checks >= 1, "an integer of at least 1"),
+            "updates": Interval(1, whole=True),
+            "batch_size": Interval(1, whole=True),
+            "learning_rate": Interval(0, open_low=True),
+            "weight_decay": Interval(0),
+            "warmup": Interval(0, 1, open_high=True),
+            "clip": Interval(0, open_low=True, none=True),
+            "validation": Interval(0, 0.5),
+            "least_validation": Interval(1, whole=True),
+            "checks": Interval(1, whole=True),
         }
-        for name, (holds, expected) in limits.items():
-            if not holds:
-                raise ConfigError(must_be(f"The {name!r} of the schedule", expected, getattr(self, name)))
+        for name, limit in limits.items():
+            if not limit.allows(getattr(self, name)):
+                raise ConfigError(must_be(f"The {name!r} of the schedule", str(limit), getattr(self, name)))

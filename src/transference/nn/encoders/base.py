@@ -65,13 +65,24 @@ class Standardised(Encoder):
 
     def set_statistics(self, samples: Tensor) -> None:
         """From (samples, numbers): mean 0 and deviation 1 for each number; one that is constant becomes 0."""
-        deviation = samples.std(0, correction=0)
-        scale = torch.where(deviation > 1e-6, 1 / deviation.clamp_min(1e-6), 0.0)
         self.mean.copy_(samples.mean(0).view_as(self.mean))
-        self.scale.copy_(scale.view_as(self.scale))
+        self.scale.copy_(scale_of(samples).view_as(self.scale))
 
     def standard(self, values: Tensor, lengths: Tensor | None) -> Tensor:
         return (values - self.mean) * self.scale
+
+
+def scale_of(samples: Tensor) -> Tensor:
+    """(numbers,) one over the deviation of each of (samples, numbers), whatever its unit; 0 where it is constant.
+
+    Constant is what differs by less than float32 can hold beside its largest value.
+
+    >>> scale_of(torch.tensor([[0.25, 7.0], [0.75, 7.0]])).tolist()
+    [4.0, 0.0]
+    """
+    deviation = samples.std(0, correction=0)
+    constant = deviation <= 1e-7 * torch.maximum(samples.amax(0), -samples.amin(0))
+    return torch.where(constant, 0.0, 1 / deviation.clamp_min(1e-30))
 
 
 def mask_of(lengths: Tensor | None, values: Tensor) -> Tensor:
