@@ -4,8 +4,9 @@
 
 The rows that train in *all* seeds of a study under ``examples/studies`` are divided anew, by person or speaker where
 the set names them, with seeds of their own. Every candidate below is an arm there, with few labels, the schedule and
-the metric of that study, and no control arms. A candidate's figure is its gain over `unimodal` in points; the default
-is the one with the highest mean over the sets, each counting once. What is finished is kept under ``runs/defaults``.
+the metric of that study, and no control arms. A candidate's figure is its gain over `unimodal` in points. The default
+is the one with the highest mean over the sets, each counting once; differences below half a point change nothing. What
+is finished is kept under ``runs/defaults``.
 """
 
 from __future__ import annotations
