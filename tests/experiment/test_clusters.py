@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -55,6 +57,46 @@ def test_ray_on_a_local_cluster_of_two(tmp_path: Path) -> None:
     alone = run(small_config(), folder=tmp_path / "alone", data=small_data())
     script(IMPORTS + RUN.format(folder=str(tmp_path / "ray"), backend="ray", more="workers=2"))
     assert same_bits(alone, tmp_path / "ray" / "small")
+
+
+NAP = """
+import os, time
+from pathlib import Path
+from transference.experiment.clusters import workers
+
+def nap(folder, number):
+    Path(folder, str(os.getpid())).touch()
+    time.sleep(600)
+
+with workers("loky", 2, None, {folder!r}) as imap:
+    list(imap(nap, [(0,), (1,)]))
+"""
+
+
+def test_workers_end_when_the_process_that_started_them_is_killed(tmp_path: Path) -> None:
+    owner = subprocess.Popen([sys.executable, "-c", NAP.format(folder=str(tmp_path))])
+    try:
+        wait_until(lambda: len(list(tmp_path.iterdir())) == 2)
+    finally:
+        owner.kill()
+        owner.wait()
+    wait_until(lambda: not any(alive(int(path.name)) for path in tmp_path.iterdir()))
+
+
+def wait_until(holds: Callable[[], bool], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.2)
+
+
+def alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    state = Path(f"/proc/{process}/stat")  # one that ended and was not collected yet still has a number
+    return not (state.exists() and state.read_text().rsplit(")", 1)[1].split()[0] == "Z")
 
 
 @pytest.mark.parametrize(("backend", "package"), [("dask", "distributed"), ("ray", "ray")])

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import os
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from typing import Any, Literal
 
 from joblib import Parallel, delayed, parallel_config
@@ -59,12 +63,31 @@ def workers(backend: Backend, count: int, address: str | None, shared: Any) -> I
 
         def imap(function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
             parallel = Parallel(count, batch_size=1, return_as="generator_unordered")
+            owner = os.getpid() if backend == "loky" else None
             try:
-                yield from parallel(delayed(function)(shared, *task) for task in tasks)
+                yield from parallel(delayed(_owned)(owner, function, shared, *task) for task in tasks)
             except killed as error:
                 raise WorkerKilled(str(error)) from error
 
         yield imap
+
+
+def _owned(owner: int | None, function: Callable[..., Any], *arguments: Any) -> Any:
+    if owner is not None and owner != os.getpid():
+        _end_with(owner)
+    return function(*arguments)
+
+
+@cache
+def _end_with(owner: int) -> None:
+    """End this worker process soon after the one that started it is gone, which had no chance to say so if killed."""
+
+    def watch() -> None:
+        while os.getppid() == owner:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _extra(package: str, extra: str) -> Any:
