@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import typer
 
@@ -53,6 +53,7 @@ def init(
 
     if output.exists() and not force:
         raise ConfigError(f"The file {str(output)!r} exists. Choose another with --output, or overwrite with --force.")
+    output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(write_study(rows, primary=primary, label=label, output=output), encoding="utf-8")
     say(f"Wrote {output}. Look it over, then: transference check {output}")
 
@@ -63,11 +64,19 @@ def check(study: Study, as_json: Json = False) -> None:
 
     Example: `transference check study.toml`
     """
-    from transference.experiment.runner import prepare
+    from transference.experiment.check import check as check_study
 
-    data, cells = prepare(_config(study))
+    try:
+        found = check_study(study)
+    except TransferenceError as error:
+        if not as_json:
+            raise
+        say(json.dumps({"study": str(study), "faults": error.faults or [str(error)]}, indent=1, ensure_ascii=False))
+        raise typer.Exit(2) from error
+    data = found.data
     facts = {
         "study": str(study),
+        "faults": [],
         "rows": len(data),
         "labelled": int(data.is_labelled.sum()),
         "modalities": {
@@ -75,16 +84,20 @@ def check(study: Study, as_json: Json = False) -> None:
             for name, spec in data.views.specs.items()
         },
         "primary": data.views.primary,
-        "cells": len(cells),
+        "cells": len(found.cells),
+        "leaks": found.leaks,
     }
     if as_json:
         say(json.dumps(facts, indent=1))
         return
-    say(f"{study}: no fault found. {facts['rows']} rows, {facts['labelled']} with a label; {len(cells)} cells to run.")
+    counted = f"{facts['rows']} rows, {facts['labelled']} with a label; {facts['cells']} cells to run."
+    say(f"{study}: no fault found. {counted}")
     for name, spec in data.views.specs.items():
         role = "primary" if name == data.views.primary else "secondary"
         present = int(data.views.present[name].sum())
         say(f"  {role:9} {name}: {spec.kind} {'x'.join(map(str, spec.shape))}, in {present} rows")
+    for leak in found.leaks:
+        say(f"Warning: {leak}")
 
 
 @app.command()
@@ -159,6 +172,7 @@ def predict(
     if output is None:
         say(table.write_csv().rstrip("\n"))
     else:
+        output.parent.mkdir(parents=True, exist_ok=True)
         table.write_csv(output)
         say(f"Wrote {output}: {len(table)} rows.")
 
@@ -181,7 +195,11 @@ def list_(as_json: Json = False) -> None:
 
 
 @app.command()
-def show(method_id: Annotated[str, typer.Argument(metavar="ID", help="Such as transfer.distillation.")]) -> None:
+def show(
+    method_id: Annotated[
+        str, typer.Argument(metavar="ID", help="Such as transfer.distillation, or package.module:Class.")
+    ],
+) -> None:
     """Show what a method is, its card and its parameters.
 
     Example: `transference show transfer.distillation`
@@ -282,16 +300,29 @@ def _run(
 
         def progress(done: int, total: int, record: RunRecord | None) -> None:
             bar.update(task, completed=done, total=total)
+            if not bar.console.is_terminal and (record is None or 10 * done // total > 10 * (done - 1) // total):
+                bar.console.print(f"{done} of {total} cells are finished.", highlight=False)
             if record is not None and record.status != "ok":
                 first = record.error.partition("\n")[0]
                 bar.console.print(f"{record.cell.arm} seed {record.cell.seed} {record.status}: {first}", markup=False)
 
+        def notice(message: str) -> None:
+            bar.console.print(f"Warning: {message}", markup=False, soft_wrap=True)
+
         return run_study(
-            config, folder=runs, workers=workers, backend=backend, address=address, progress=progress, retry=retry
+            config,
+            folder=runs,
+            workers=workers,
+            backend=backend,
+            address=address,
+            progress=progress,
+            notice=notice,
+            retry=retry,
         )
 
 
 def _finish(folder: Path) -> None:
+    from transference.core.records import Status
     from transference.experiment.publish import publish
 
     summary = publish(folder)
@@ -299,7 +330,9 @@ def _finish(folder: Path) -> None:
     say(f"Report: {folder / 'report.html'}")
     failed = summary["failed"]
     if failed:
-        say(f"{len(failed)} cells did not finish; the report names them. Run them again with --retry.")
+        again = sum(each["status"] in get_args(Status) for each in failed)
+        remedy = f" Run {again if again < len(failed) else 'them'} again with --retry." if again else ""
+        say(f"{len(failed)} cells have no score; the report names them.{remedy}")
         raise typer.Exit(1)
 
 
@@ -313,6 +346,10 @@ def main() -> None:
         app()
     except TransferenceError as error:
         typer.echo(f"Error: {error}", err=True)
+        sys.exit(2)
+    except OSError as error:
+        named = f"{error.filename!r}: {error.strerror}" if error.filename and error.strerror else error
+        typer.echo(f"Error: {named}. Check the path, its permissions and the space on its disk.", err=True)
         sys.exit(2)
     except KeyboardInterrupt:
         typer.echo("Stopped. What is finished is kept; the same command goes on from here.", err=True)

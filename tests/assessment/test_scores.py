@@ -26,6 +26,11 @@ def test_findings_of_four_rows_by_hand() -> None:
         -(math.log(0.9) + math.log(0.4) + math.log(0.7) + math.log(0.2)) / 4
     )
     assert found["calibration_error"].value == pytest.approx((0.1 + 0.6 + 0.3 + 0.8) / 4)
+    losses = -np.log([0.9, 0.4, 0.7, 0.2])
+    half = 1.959964 * math.sqrt(((losses - losses.mean()) ** 2).sum() / 3 / 4)  # of a mean of four: a root of n
+    assert (found["log_loss"].low, found["log_loss"].high) == pytest.approx(
+        (losses.mean() - half, losses.mean() + half)
+    )
     assert {each.n for each in found.values()} == {4}
     assert {name: each.better for name, each in found.items()} == {
         "accuracy": "higher", "macro_f1": "higher", "auroc": "higher",
@@ -45,6 +50,8 @@ def test_bins_do_not_cancel_one_another() -> None:
     y = np.array([0, 0, 1, 1])  # too timid by .45 in one bin, too bold by .95 in the other
     assert calibration_error(y, p) == pytest.approx((0.45 + 0.95) / 2)
     assert calibration_error(y, p, bins=1) == pytest.approx(0.25)
+    sure = np.array([[1.0, 0.0], [0.95, 0.05]])  # certainty is in the last bin, not in one of its own
+    assert calibration_error(np.array([1, 0]), sure) == pytest.approx((1.95 - 1) / 2)
 
 
 def test_wilson_is_the_set_of_shares_that_the_score_test_keeps() -> None:
@@ -59,6 +66,8 @@ def test_wilson_is_the_set_of_shares_that_the_score_test_keeps() -> None:
 def test_hanley_and_fisher_against_printed_values() -> None:
     low, high = hanley(0.893, 51, 58)  # Hanley and McNeil 1982, the example of rated images: SE 0.032
     assert (high - low) / (2 * 1.959964) == pytest.approx(0.032, abs=6e-4)
+    # two rows of each class: Q1 .6, Q2 .642857; variance (.1875 + .0375 + .080357) / 4, its root .276299
+    assert hanley(0.75, 2, 2) == pytest.approx((0.75 - 1.959964 * 0.276299, 1.0), abs=1e-5)
     assert fisher(0.5, 28) == pytest.approx((0.156, 0.736), abs=1e-3)  # atanh(.5) = .5493, 1.96 / 5 = .392
     assert fisher(0.5, 3) == (None, None)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from transference.core.errors import ConfigError, DataError, collect
+from transference.core.errors import MOST_CHOICES, ConfigError, DataError, collect, did_you_mean
 
 
 def test_all_faults_come_together_numbered() -> None:
@@ -38,3 +38,9 @@ def test_no_fault_no_error_and_long_lists_are_cut() -> None:
     ):
         for k in range(3):
             faults.add(str(k))
+
+
+def test_of_many_choices_a_few_are_shown() -> None:
+    told = did_you_mean("zzz", [f"{k:05}" for k in range(2000)])
+    assert told.endswith("'00039', ... (2000 in all).")
+    assert told.count("'") == 2 * MOST_CHOICES

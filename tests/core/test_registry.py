@@ -32,3 +32,9 @@ def test_a_method_outside_the_package_is_found_by_module_and_class() -> None:
     assert registry.find("transference.unimodal:Unimodal") is registry.find("unimodal")
     with pytest.raises(ConfigError, match="could not be imported"):
         registry.find("nowhere.at_all:Thing")
+    for name in (":X", ".relative:X", "os:", "os:nothing"):
+        with pytest.raises(ConfigError, match=f"The method '{name}' could not be imported"):
+            registry.find(name)
+    for name in ("os:getcwd", "os:path", "collections:Counter"):
+        with pytest.raises(ConfigError, match=f"The class behind '{name}' must be a transference Method"):
+            registry.find(name)

@@ -189,6 +189,18 @@ def test_add_noise_has_the_level_asked_for(rows: Views) -> None:
         add_noise(rows, "words", 2, 0)
 
 
+def test_noise_of_images_is_cut_once() -> None:
+    generator = np.random.default_rng(0)
+    sparse = (generator.random((4000, 1, 3, 3)) < 0.1).astype(np.float32)  # most pixels lie at an end of the range
+    views = Views.of(primary="x", x=np.zeros((4000, 1)), p=sparse)
+    noisy = add_noise(views, "p", 0.5, 0)["p"]
+    assert noisy.min() == 0
+    assert noisy.max() == 1
+    wanted = np.clip(sparse + 0.5 * sparse.std(0) * generator.standard_normal(sparse.shape), 0, 1)
+    assert (noisy - sparse).std() == pytest.approx((wanted - sparse).std(), rel=0.02)
+    assert (noisy - sparse).mean() == pytest.approx((wanted - sparse).mean(), rel=0.04)
+
+
 def test_prompts_unrelated_to_the_row() -> None:
     labels = np.array(["cat", "dog", None, "bird"] * 100, object)
     related = prompts(labels, "a {label}", True, 0)

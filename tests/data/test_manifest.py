@@ -227,7 +227,7 @@ def test_many_faults_of_one_column_leave_room_for_others(tmp_path):
 
 def test_new_rows_are_read_the_same_way(tmp_path):
     path = zoo(tmp_path)
-    data = load_manifest(path, primary="sound", label="emotion")
+    data = load_manifest(path, primary="sound", label="emotion", group="speaker")
     specs = {}
     for name, spec in data.views.specs.items():
         raw = json.loads(json.dumps(asdict(spec)))

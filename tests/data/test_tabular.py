@@ -94,3 +94,21 @@ def test_the_width_does_not_depend_on_the_rows(kind):
     array = np.zeros((3, 50, 2))
     assert features(views(spec, array, [50, 1, 0]), ["m"]).shape == (3, 104)
     assert features(views(spec, array[:1], [0]), ["m"]).shape == (1, 104)
+
+
+def test_absent_rows_may_hold_anything():
+    array = np.full((3, 6, 2), np.nan)
+    array[1] = 1
+    present, lengths = [False, True, False], [6, 6, 0]
+    for kind, row in (("series", [1, 0, 1, 1]), ("set", [1, 1])):
+        spec = ModalitySpec("m", kind, (6, 2), lengths=True)
+        got = features(views(spec, array, lengths, present), ["m"])
+        assert not got[[0, 2]].any()
+        assert got[1, ::2][: len(row)].tolist() == row
+    spec = ModalitySpec("m", "vector", (6,))
+    assert features(views(spec, array[:, :, 0], present=present), ["m"])[:, 0].tolist() == [0, 1, 0]
+
+
+@pytest.mark.parametrize(("shape", "width"), [((3,), 3), ((5, 2), 104), ((1, 2, 2), 4), ((4, 1, 2, 2), 16)])
+def test_no_rows_have_their_width(shape, width):
+    assert features(Views.of(primary="m", m=np.zeros((0, *shape))), ["m"]).shape == (0, width)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,15 +13,19 @@ import pytest
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.naive_bayes import GaussianNB
+from tiny_models import save_bert, save_pictures, save_vit
 
 import transference
 from transference.core.errors import ConfigError, DataError
 from transference.core.registry import names
-from transference.core.spec import ModalitySpec
+from transference.core.spec import ModalitySpec, Task
 from transference.core.views import Views
+from transference.data.modality import ModalityConfig
+from transference.data.readers import read_column
 from transference.deploy import export as module
 from transference.deploy.export import export
 from transference.deploy.predictor import Predictor
+from transference.train.estimator import EstimatorMethod
 from transference.train.schedule import Schedule
 
 BRIEF = Schedule(updates=15)
@@ -53,13 +58,61 @@ def test_a_network_of_every_kind_survives(primary: str, tmp_path: Path) -> None:
     assert predictor.predict(X).tolist() == method.predict(X).tolist()
 
 
+@pytest.mark.parametrize("kind", ["text", "image"])
+def test_a_pretrained_model_that_was_fine_tuned_survives(kind: str, tmp_path: Path) -> None:
+    words = ["red fox", "dog", "sea sea dog red fox", "fox"] * 6
+    cells = words if kind == "text" else save_pictures(tmp_path, 24)
+    model = save_bert(tmp_path / "model") if kind == "text" else save_vit(tmp_path / "model")
+    how = ModalityConfig(kind=kind, column="m", encoder=f"hf:{model}", fine_tune=True)  # type: ignore[arg-type]
+    column = read_column(cells, how, tmp_path, name="m")
+    lengths = {} if column.lengths is None else {"m": column.lengths}
+    X = Views({"m": column.array}, {"m": column.spec}, "m", lengths=lengths)
+    method = transference.create("unimodal", width=8, schedule=BRIEF).fit(X, np.arange(24) % 2)
+    assert np.ptp(method.predict_proba(X)[:, 0]) > 0.01  # rows are told apart
+    assert export(method, X, tmp_path / "m.onnx") < 1e-5
+    predictor = Predictor(tmp_path / "m.onnx")
+    np.testing.assert_allclose(predictor.scores(X[2:3]), method.predict_proba(X[2:3]), atol=1e-5)
+    assert str(tmp_path) not in predictor.deployed.to_json().replace(f"hf:{model}", "")
+
+
 def test_regression_answers_in_the_unit_of_the_target(tmp_path: Path) -> None:
     X = rows("vector")
-    y = 1000 + 50 * X["vector"][:, 0]
+    y = 1e6 + 50 * X["vector"][:, 0]
     method = transference.create("unimodal", schedule=Schedule(updates=150)).fit(X, y)
     export(method, X, tmp_path / "m.onnx")
     answers = Predictor(tmp_path / "m.onnx").predict(X)
-    assert np.abs(answers - y).max() < 30
+    assert np.corrcoef(answers, y)[0, 1] > 0.9
+    assert answers.std() == pytest.approx(y.std(), rel=0.3)
+    assert answers.mean() == pytest.approx(y.mean(), abs=5)
+
+
+def test_a_class_that_no_training_row_had_has_probability_0(tmp_path: Path) -> None:
+    X = rows("vector", n=60)
+    task = Task("classification", ("a", "b", "c"), 3)
+    method = EstimatorMethod(LogisticRegression()).fit_encoded(X.only(["vector"]), np.arange(60) % 2 * 2, task)
+    export(method, X, tmp_path / "m.onnx")
+    scores = Predictor(tmp_path / "m.onnx").scores(X)
+    np.testing.assert_allclose(scores, method.predict_proba(X.only(["vector"])), atol=1e-6)
+    assert (scores[:, 1] == 0).all()
+
+
+def test_rows_that_lack_what_the_model_reads_are_refused(tmp_path: Path) -> None:
+    X = rows("vector")
+    method = transference.create("unimodal", schedule=BRIEF).fit(X, np.arange(24) % 3)
+    export(method, X, tmp_path / "m.onnx")
+    assert tmp_path.joinpath("m.onnx").stat().st_mode & 0o777 == 0o666 & ~umask()
+    predictor = Predictor(tmp_path / "m.onnx")
+    gaps = X.replace("vector", X["vector"], present=np.arange(24) != 7)
+    with pytest.raises(DataError, match=r"needs 'vector' in every row\. 1 rows lack it: \[7\]"):
+        predictor.predict(gaps)
+    with pytest.raises(DataError, match="The number of rows to answer must be 1 or more"):
+        predictor.predict(X[:0])
+
+
+def umask() -> int:
+    now = os.umask(0)
+    os.umask(now)
+    return now
 
 
 @pytest.mark.parametrize("estimator", [LogisticRegression(), HistGradientBoostingClassifier(max_iter=5), GaussianNB()])

@@ -91,6 +91,33 @@ class Crash(Means):
         raise RuntimeError("the sky fell on <row 3>")
 
 
+class HalfACharacter(Means):
+    def learn(self, X: Views, target: NDArray[Any]) -> None:
+        raise RuntimeError("no file caf\udce9.wav")  # how Python reads a name that is not UTF-8
+
+
+class Backwards(Means):
+    """Means, with its classes in falling order."""
+
+    def learn(self, X: Views, target: NDArray[Any]) -> None:
+        super().learn(X, target)
+        self.classes_ = self.classes_[::-1]
+
+    def decide(self, X: Views) -> NDArray[Any]:
+        return super().decide(X)[:, ::-1]
+
+
+class Forgetful(Means):
+    """Means, without the first class."""
+
+    def learn(self, X: Views, target: NDArray[Any]) -> None:
+        super().learn(X, target)
+        self.classes_ = self.classes_[1:]
+
+    def decide(self, X: Views) -> NDArray[Any]:
+        return super().decide(X)[:, 1:]
+
+
 class Hungry(Means):
     def learn(self, X: Views, target: NDArray[Any]) -> None:
         raise MemoryError("asked for 9 TB")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
+import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from transference.core.errors import ConfigError
-from transference.experiment.config import load
+from transference.experiment.config import load, parse
 from transference.experiment.init import write_study
 from transference.experiment.plan import plan
 from transference.experiment.runner import prepare
@@ -43,6 +44,9 @@ def test_a_written_study_loads_and_plans(table: Path) -> None:
     assert config.data.modalities["note"].kind == "text"
     assert config.study.budgets == (2, 10, "all")
     assert "# 1 of 40 rows lack it" in text
+    assert text.count("# fine_tune = true  # ") == 1  # of the text, not of the vector
+    tuned = text.replace("# encoder = ", "encoder = ").replace("# fine_tune", "fine_tune")
+    assert parse(tomllib.loads(tuned), study.parent).data.modalities["note"].fine_tune
     data, cells = prepare(config)
     assert set(data.views.names) == {"s", *config.data.secondary}
     assert cells == plan(config, data)

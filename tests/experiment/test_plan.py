@@ -10,9 +10,12 @@ import pytest
 from small_study import small_config, small_data
 
 from transference.core.errors import ConfigError
-from transference.core.records import Cell
+from transference.core.records import Cell, cell_hash
 from transference.data.dataset import Dataset
-from transference.experiment.plan import budget_of, cell_hash, classes, fingerprint, plan, rows_of
+from transference.data.split import split_rows
+from transference.experiment.config import Config
+from transference.experiment.plan import budget_of, classes, fingerprint, leaks, plan, rows_of
+from transference.experiment.setting import setting_of
 
 
 def refused(data: Dataset | None = None, **changes: Any) -> str:
@@ -42,6 +45,10 @@ def test_a_budget_by_class_becomes_a_name_and_back() -> None:
 CELL = Cell("unimodal", "unimodal", {"width": 8}, None, 0, 2)
 
 
+def hashed(cell: Cell, config: Config, data: str) -> str:
+    return cell_hash(cell, setting_of(cell, config), data)
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -55,21 +62,21 @@ CELL = Cell("unimodal", "unimodal", {"width": 8}, None, 0, 2)
 )
 def test_the_hash_changes_with_the_cell(change: dict[str, Any]) -> None:
     config = small_config()
-    assert cell_hash(replace(CELL, **change), config, "f") != cell_hash(CELL, config, "f")
+    assert hashed(replace(CELL, **change), config, "f") != hashed(CELL, config, "f")
 
 
 def test_the_hash_changes_with_schedule_test_share_and_data_and_with_nothing_else() -> None:
-    base = cell_hash(CELL, small_config(), "f")
+    base = hashed(CELL, small_config(), "f")
     for other in (
         {"name": "another"},
         {"study": {"seeds": 9, "metric": "auroc", "workers": 2, "controls": []}},
         {"arms": {"unimodal": {"width": 8}}},
         {"schedule": {"device": "cpu", "updates": 20}},
     ):
-        assert cell_hash(CELL, small_config(**other), "f") == base
+        assert hashed(CELL, small_config(**other), "f") == base
     for other in ({"schedule": {"updates": 21, "device": "cpu"}}, {"data": {"set": "small", "test": 0.3}}):
-        assert cell_hash(CELL, small_config(**other), "f") != base
-    assert cell_hash(CELL, small_config(), "g") != base
+        assert hashed(CELL, small_config(**other), "f") != base
+    assert hashed(CELL, small_config(), "g") != base
     assert set(base) <= set("0123456789abcdef")
     assert len(base) == 32
 
@@ -127,6 +134,37 @@ def test_an_unknown_test_label_and_a_divided_group_are_refused() -> None:
     message = refused(replace(data, y=y, split=split, group=group))
     assert message.count("The test rows have labels that no training row has: 'd9'. Add training rows with") == 1
     assert "1 values of the group are in training and test rows: 'g2'. Put each into one split." in message
+
+
+def test_an_area_under_the_curve_of_test_rows_of_one_class_is_refused() -> None:
+    data = small_data()
+    split = np.where((np.arange(160) < 120) | (data.y != "d1"), "train", "test").astype(object)
+    one_class = replace(data, split=split)
+    message = refused(one_class, study={"seeds": 3, "metric": "auroc"})
+    assert message.count("The metric 'auroc' needs two classes or more among the test rows, and those of seed 0") == 1
+    assert "hold 'd1' alone. Choose another metric" in message
+    split[0] = "test"
+    for fitting, metric in ((replace(data, split=split), "auroc"), (one_class, "macro_f1")):
+        assert plan(small_config(study={"seeds": 3, "metric": metric}), fitting)
+
+
+def test_leaks_of_every_seed_are_found() -> None:
+    data = small_data()
+    assert leaks(data, small_config()) == []
+    order = np.arange(160)
+    order[3] = 4  # rows 3 and 4 are the same
+    twins = replace(data, views=data.views.take(order), y=data.y[order])
+    divided = [seed for seed in range(40) if len({3, 4} & set(split_rows(twins, seed).test.tolist())) == 1]
+    together = [seed for seed in range(40) if seed not in divided]
+    assert divided[2:]
+    one = leaks(twins, small_config(study={"seeds": [together[0], divided[0]]}))
+    assert len(one) == 1
+    assert one[0].startswith(f"Seed {divided[0]}: 1 test row holds the same 'coarse' as a training row")
+    more = leaks(twins, small_config(study={"seeds": [divided[1], together[0], divided[2], divided[0]]}))
+    assert more[0].startswith(f"Seed {divided[1]}: ")
+    assert more[1:] == [f"The splits of other seeds leak too: {divided[2]}, {divided[0]}."]
+    fixed = replace(twins, split=np.where(np.arange(160) % 4 == 0, "test", "train").astype(object))
+    assert [message[:10] for message in leaks(fixed, small_config())] == ["1 test row"]
 
 
 def test_test_rows_without_the_primary_modality_are_left_out() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from small_study import SLOW_ARMS, small_config, small_data
 from transference.core.errors import ConfigError, DataError
 from transference.core.records import RunRecord
 from transference.data.split import label_budget, split_rows
+from transference.experiment.cell import from_model
 from transference.experiment.plan import plan
 from transference.experiment.runner import load_method, prepare, refit, run
 from transference.experiment.store import Store
@@ -117,6 +119,9 @@ def test_an_edited_study_runs_only_what_is_new_and_reports_only_what_it_names(tm
     assert [r.hash for r in Store(study).records()] == [calls[0].hash]
     run(small_config(study=one | {"metric": "macro_f1"}), folder=tmp_path, data=small_data())
     assert {r.task["metric"] for r in Store(study).records()} == {"macro_f1"}
+    study.rename(tmp_path / "renamed")
+    study = run(small_config(study=one | {"metric": "macro_f1"}, name="renamed"), folder=tmp_path, data=small_data())
+    assert {r.study for r in Store(study).records()} == {"renamed"}
     assert len(Store(study).records()) == 2
 
 
@@ -154,8 +159,30 @@ WRONG = {
     "small_study:Crash": ("failed", "RuntimeError: the sky fell on <row 3>"),
     "small_study:Diverging": ("diverged", "The loss 'task' of stage 'train' became inf by update 1"),
     "small_study:NotANumber": ("diverged", "The answers for 40 of 40 test rows are not finite numbers."),
+    "small_study:HalfACharacter": ("failed", "RuntimeError: no file caf\\udce9.wav"),
     "small_study:Hungry": ("out_of_memory", "asked for 9 TB. Lower the schedule's batch_size"),
 }
+
+
+def test_scores_stand_in_the_columns_of_their_classes(tmp_path: Path) -> None:
+    arms = {name: {"method": f"small_study:{name}"} for name in ("Means", "Backwards", "Forgetful")}
+    config = small_config(study={"seeds": 1, "controls": [], "baseline": "Means"}, arms=arms)
+    store = Store(run(config, folder=tmp_path, data=small_data()))
+    means, backwards, forgetful = (store.predictions(record.hash).scores for record in store.records())
+    assert backwards.tobytes() == means.tobytes()
+    assert forgetful[:, 0].tolist() == [0] * len(means)
+    assert forgetful[:, 1:].tobytes() == means[:, 1:].tobytes()
+
+
+def test_no_network_is_kept_of_a_control(tmp_path: Path) -> None:
+    config = small_config(
+        study={"seeds": 1, "controls": ["shuffle"], "baseline": "fusion.early"},
+        arms={"fusion.early": {"width": 4}},
+        schedule={"updates": 2, "device": "cpu"},
+    )
+    study = run(config, folder=tmp_path, data=small_data())
+    kept = {r.cell.control: ((study / r.hash / "model.json").exists(), bool(r.model)) for r in Store(study).records()}
+    assert kept == {None: (True, True), "shuffle": (False, False)}
 
 
 def test_what_goes_wrong_is_a_record_and_the_study_goes_on(tmp_path: Path) -> None:
@@ -166,6 +193,8 @@ def test_what_goes_wrong_is_a_record_and_the_study_goes_on(tmp_path: Path) -> No
         assert records[arm].status == status
         assert records[arm].error.startswith(message)
         assert records[arm].predictions == ""
+        assert records[arm].card["at_test"] == "primary"
+    assert records["small_study:Crash"].card["needs"] == ["labels", "paired"]
     assert "small_study.py" in records["small_study:Crash"].error
     assert records["unimodal"].status == "ok"
 
@@ -196,7 +225,19 @@ def test_a_killed_worker_is_a_record_and_the_other_cells_are_finished(tmp_path: 
     )
 
 
-@pytest.mark.parametrize("damage", ["record", "predictions", "missing"])
+def test_a_finished_cell_without_a_sum_is_told_once_and_run_again(tmp_path: Path) -> None:
+    config = small_config(study={"seeds": 1, "controls": []}, arms={"unimodal": {"width": 8}})
+    study = run(config, folder=tmp_path, data=small_data())
+    (record,) = Store(study).records()
+    Store(study).rewrite(replace(record, predictions=""))
+    told: list[str] = []
+    run(config, folder=tmp_path, data=small_data(), notice=told.append)
+    assert len(told) == 1
+    assert f"The predictions of cell {record.hash} are damaged" in told[0]
+    assert [r.predictions for r in Store(study).records()] == [record.predictions]
+
+
+@pytest.mark.parametrize("damage", ["record", "predictions", "missing", "model"])
 def test_a_damaged_cell_is_reported_and_run_again(tmp_path: Path, damage: str) -> None:
     config = small_config(study={"seeds": 1, "controls": []}, arms={"unimodal": {"width": 8}})
     study = run(config, folder=tmp_path, data=small_data())
@@ -207,14 +248,17 @@ def test_a_damaged_cell_is_reported_and_run_again(tmp_path: Path, damage: str) -
     elif damage == "missing":
         (cell / "predictions.safetensors").unlink()
     else:
-        content = bytearray((cell / "predictions.safetensors").read_bytes())
+        content = bytearray((cell / f"{damage}.safetensors").read_bytes())
         content[-1] ^= 1
-        (cell / "predictions.safetensors").write_bytes(content)
-    assert Store(study).records() == []
+        (cell / f"{damage}.safetensors").write_bytes(content)
+    assert len(Store(study).records()) == (damage == "model")  # what is reported needs no network
     assert list(Store(study).damaged()) == [record.hash]
     with pytest.raises(DataError, match=r"(damaged|missing).*[Rr]un the study again"):
-        Store(study).record(record.hash)
-    run(config, folder=tmp_path, data=small_data())
+        Store(study).model(record.hash)
+    told: list[str] = []
+    run(config, folder=tmp_path, data=small_data(), notice=told.append)
+    assert len(told) == 1
+    assert record.hash in told[0] or damage == "record"
     assert files(study) == before
     assert Store(study).damaged() == {}
 
@@ -239,8 +283,6 @@ def test_a_kept_network_and_a_refitted_method_answer_as_their_record(finished: P
 
 
 def test_regression_runs_end_to_end(tmp_path: Path) -> None:
-    from dataclasses import replace
-
     data = small_data()
     y = np.array([float(name[1]) for name in data.y], np.float32)
     y[:5] = np.nan
@@ -302,6 +344,39 @@ def test_test_rows_that_lack_the_primary_modality_are_counted_in_the_record(tmp_
     for record in Store(study).records():
         assert record.rows["test"] == len(split_rows(data, 0).test) - 3
         assert record.rows["test, not scored: no primary"] == 3
+
+
+def test_a_leak_is_told_and_kept_with_the_study(tmp_path: Path) -> None:
+    data, told = small_data(), list[str]()
+    twice = replace(
+        data,
+        views=data.views.take(np.tile(np.arange(160), 2)),
+        y=np.tile(data.y, 2),
+        ids=np.array([f"row{k}" for k in range(320)], object),
+    )
+    study = run(small_config(study={"seeds": 3, "controls": []}), folder=tmp_path, data=twice, notice=told.append)
+    assert re.match(r"Seed 0: \d+ test rows hold the same 'coarse' as a training row", told[0])
+    assert told[1:] == ["The splits of other seeds leak too: 1, 2."]
+    assert Store(study).study()["data"]["leaks"] == told
+
+
+def test_a_device_that_is_not_there_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    config = small_config(schedule={"updates": 2, "device": "cuda:99"})
+    with pytest.raises(ConfigError, match=r"The device 'cuda:99' of \[schedule\] can not be used .* device = \"cpu\""):
+        run(config, folder=tmp_path, data=small_data())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_network_trained_on_a_device_that_is_not_here_answers_on_another(finished: Path) -> None:
+    store = Store(finished)
+    record = next(r for r in store.records() if r.model)
+    kept = store.model(record.hash)
+    assert kept is not None
+    elsewhere = replace(kept, about=kept.about.replace('"device": "cpu"', '"device": "cuda:99"'))
+    assert elsewhere != kept
+    answers = store.predictions(record.hash)
+    found = from_model(elsewhere).predict_proba(small_data().views[answers.rows])
+    np.testing.assert_allclose(found, answers.scores, atol=1e-5)
 
 
 def test_an_unknown_backend_is_refused(tmp_path: Path) -> None:

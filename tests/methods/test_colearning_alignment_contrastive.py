@@ -92,6 +92,28 @@ def test_only_present_pairs_are_contrasted() -> None:
     assert loss.item() == pytest.approx(2.0 * info_nce(shared["one"], shared["two"], scale).item(), rel=1e-5)
 
 
+@pytest.mark.parametrize("e", [0.0, 0.3])
+def test_two_secondary_modalities_share_the_weight_and_smoothing_softens_their_pairing(e: float) -> None:
+    X, y = planted()
+    X = Views.of(primary="one", one=X["one"], two=X["two"], three=X["two"][:, :3] ** 2)
+    method = Contrastive(weight=3.0, smoothing=e, schedule=FAST).fit(X, y)
+    method.net_.eval()
+    losses = method.losses(method.net_, to_batch(X, np.zeros(60, np.int64)))
+    assert set(losses) == {"task", "contrast with two", "contrast with three"}
+    shared = method.embed(X)
+    scale = float(method.net_.log_scale.detach().exp())
+    pairing = (1 - e) * np.eye(60) + e / 60
+    for name in ("two", "three"):
+        s = scale * shared["one"].astype(float) @ shared[name].T.astype(float)
+        forth, back = (pairing * (np.log(np.exp(t).sum(1, keepdims=True)) - t) for t in (s, s.T))
+        by_hand = (forth.sum() + back.sum()) / 60 / 2
+        assert losses[f"contrast with {name}"].item() == pytest.approx(3.0 / 2 * by_hand, rel=1e-4)
+    assert {name: line[-1] > 0 for name, line in method.history_.items() if "contrast" in name} == {
+        "contrast with two": True,
+        "contrast with three": True,
+    }
+
+
 def test_the_scale_starts_at_the_published_value_is_learned_and_stops_at_100() -> None:
     X, y = planted()
     net: Any = Contrastive(schedule=FAST).fit(X, y).net_

@@ -50,7 +50,7 @@ def test_floor_by_hand() -> None:
     assert floor(torch.tensor([[0.0, 1.0], [4.0, 1.0]])).item() == 2.0
 
 
-@pytest.mark.parametrize("target", ["paired", "mean", "other_row", "class", "random_class"])
+@pytest.mark.parametrize("target", ["paired", "mean", "other_row", "class", "mean_class", "random_class"])
 def test_expected_loss_is_distance_to_the_expected_target_plus_the_floor(target: str) -> None:
     """The identity of the source, with every possible draw written out for every row."""
     these = bank()
@@ -64,6 +64,7 @@ def test_expected_loss_is_distance_to_the_expected_target_plus_the_floor(target:
             "mean": [sum(these.own) / 5],
             "other_row": [these.own[j] for j in range(5) if j != i],
             "class": [these.classes[label[i]]],
+            "mean_class": [sum(these.classes) / 4],
             "random_class": list(these.classes),
         }[target]
         total = total + sum(((g[i] - z) ** 2).sum() / 3 for z in possible) / len(possible) / 5
@@ -205,31 +206,120 @@ def test_two_secondary_modalities_are_averaged_each_through_its_own_map() -> Non
     assert method.again(X)["latent"].item() == pytest.approx(np.mean(by_hand), rel=1e-5)
 
 
-def test_features_of_a_pretrained_encoder_are_the_target_standardised() -> None:
+@pytest.mark.parametrize("unit", [1.0, 1e-7])
+def test_features_of_a_pretrained_encoder_are_the_target_standardised(unit: float) -> None:
     X, y = planted(n=30)
-    given = ModalitySpec("clean", "vector", (4,), encoder="hf:some/encoder")
-    X = Views(X.arrays, {**X.specs, "clean": given}, "noisy")
+    X = as_given(X.replace("clean", X["clean"] * np.float32(unit)))
     method = WithBanks(schedule=FAST, width=8).fit(X, y)
     own = method.banks_["clean"].own.numpy()
-    z = (X["clean"] - X["clean"].mean(0)) / X["clean"].std(0)
+    clean = X["clean"].astype(float)
+    z = (clean - clean.mean(0)) / clean.std(0)
     assert not method.net_.teachers
     assert own == pytest.approx(z, abs=1e-5)
     assert method.net_.projections["clean"][0].out_features == 4
     assert len(Latent(schedule=FAST, teacher="trained").fit(X, y).net_.teachers) == 1
 
 
+def as_given(X: Views) -> Views:
+    """The same, the secondary being features of a pretrained encoder."""
+    return Views(
+        X.arrays, {**X.specs, "clean": ModalitySpec("clean", "vector", (4,), encoder="hf:some/encoder")}, "noisy"
+    )
+
+
+LONG = Schedule(updates=300, batch_size=64, learning_rate=1e-2, device="cpu")
+
+
+def matched(method: Latent, X: Views) -> np.ndarray:
+    """(n, d) what is held against the targets of the only bank."""
+    net: Any = method.net_
+    (projection,) = net.projections.values()
+    with torch.no_grad():
+        return projection(net.encode(to_batch(X), "noisy")).numpy()
+
+
+@pytest.mark.parametrize(("drawn", "constant"), [("other_row", "mean"), ("random_class", "mean_class")])
+def test_a_random_target_ends_where_the_constant_one_that_controls_it_does(drawn: str, constant: str) -> None:
+    """Half of the rows are of one of three classes, so the two constants differ; the task is switched off."""
+    X, y = planted(n=120)
+    keep = (y == "a") | (np.arange(120) % 2 == 0)
+    X, y = as_given(X[keep]), y[keep]
+    z = (X["clean"] - X["clean"].mean(0)) / X["clean"].std(0)
+    means = {"mean": z.mean(0), "mean_class": np.stack([z[y == label].mean(0) for label in "abc"]).mean(0)}
+    assert np.abs(means["mean"] - means["mean_class"]).max() > 0.2
+    for target in (drawn, constant):
+        method = Latent(weight=1.0, target=target, schedule=LONG, width=8).fit(X, y)
+        end = matched(method, X)
+        assert end.mean(0) == pytest.approx(means[constant], abs=0.08)
+        assert end.std(0).max() < 0.3
+    assert method.latent_floor_ == 0.0
+    assert method.history_["latent"][-1] < 0.01
+
+
 def test_random_classes_teach_their_mean_and_stop_at_the_floor() -> None:
     """With the task switched off, drawing prompts at random and the constant mean prompt end at the same features."""
     X, y = planted()
     prompts = np.random.default_rng(0).normal(size=(3, 16))
-    schedule = Schedule(updates=300, batch_size=64, learning_rate=1e-2, device="cpu")
-    method = Latent(weight=1.0, target="random_class", prompts=prompts, schedule=schedule, width=16).fit(X, y)
+    settings: Any = {"weight": 1.0, "prompts": prompts, "schedule": LONG, "width": 16}
+    method = Latent(target="random_class", **settings).fit(X, y)
+    control = Latent(target="mean_class", **settings).fit(X, y)
     z = (prompts - prompts.mean(1, keepdims=True)) / prompts.std(1, keepdims=True)
     spread = np.mean([((row - z.mean(0)) ** 2).mean() for row in z])
     assert method.latent_floor_ == pytest.approx(spread, rel=1e-4)
     assert 0 < method.latent_above_floor_ < 0.15 * spread
     assert method.history_["latent"][-1] == pytest.approx(spread, rel=0.1)
     assert method.history_["latent above floor"][-1] == pytest.approx(method.history_["latent"][-1] - spread, abs=1e-4)
+    assert control.latent_floor_ == 0.0
+    assert control.history_["latent"][-1] < 0.01
+    assert ((matched(method, X) - matched(control, X)) ** 2).mean() < 0.15 * spread
+
+
+def test_the_gap_to_the_floor_is_a_mean_over_modalities_however_many_rows_each_has() -> None:
+    X, y = planted()
+    few = np.arange(90) < 6
+    X = Views.of(primary="noisy", noisy=X["noisy"], clean=X["clean"], other=-X["clean"]).replace(
+        "other", -X["clean"] * few[:, None], present=few
+    )
+    method = WithBanks(weight=1.0, target="random_class", schedule=FAST, width=8).fit(X, y)
+    net: Any = method.net_
+    gaps = []
+    for name, rows in (("clean", X), ("other", X[few])):
+        g = net.projections[name](net.encode(to_batch(rows), "noisy"))
+        gaps.append((g - method.banks_[name].classes.mean(0)).square().mean().item())
+    assert method.latent_above_floor_ == pytest.approx(np.mean(gaps), rel=1e-5)
+    assert abs(gaps[0] - gaps[1]) > 0.01
+
+
+@pytest.mark.parametrize("name", ["prompts", "clean"])
+def test_a_modality_may_be_named_as_the_prompts_are(name: str) -> None:
+    """Rows that lack it have no target, unless there are prompts, which need it in no row."""
+    X, y = planted(n=30)
+    there = np.arange(30) % 3 != 0
+    X = Views.of(primary="noisy", noisy=X["noisy"], **{name: X["clean"]})
+    X = X.replace(name, X[name] * there[:, None], present=there)
+    truth = np.arange(30) % 3
+    method = WithBanks(schedule=FAST, width=8).fit(X, y)
+    batch = to_batch(X[there])
+    net: Any = method.net_
+    g = net.projections[name](net.encode(batch, "noisy"))
+    z = F.layer_norm(net.teachers[name].encode(batch, name), (8,))
+    assert method.again(X, truth)["latent"].item() == pytest.approx(0.5 * (g - z).square().mean().item(), rel=1e-5)
+    prompts = np.random.default_rng(0).normal(size=(3, 8)).astype(np.float32)
+    method = WithBanks(target="class", prompts=prompts, schedule=FAST, width=8).fit(X, y)
+    z = (prompts - prompts.mean(1, keepdims=True)) / prompts.std(1, keepdims=True)
+    by_hand = ((matched(method, X) - z[truth]) ** 2).mean()
+    assert method.again(X, truth)["latent"].item() == pytest.approx(0.5 * by_hand, rel=1e-4)
+
+
+def test_a_teacher_without_a_labelled_row_is_refused_and_given_features_need_none() -> None:
+    X, y = planted(n=60, labelled=30)
+    X = Views.of(primary="noisy", noisy=X["noisy"], clean=X["clean"], other=X["clean"])
+    X = X.replace("other", X["clean"] * (np.arange(60) >= 30)[:, None], present=np.arange(60) >= 30)
+    with pytest.raises(
+        DataError, match="^No labelled row has 'other', so it cannot teach. Leave it out of the study.$"
+    ):
+        Latent(schedule=FAST).fit(X, y)
+    Latent(schedule=FAST, teacher="given").fit(X, y)
 
 
 def test_targets_by_class_are_means_of_the_labelled_rows() -> None:
@@ -263,7 +353,10 @@ def test_the_own_target_of_unlabelled_rows_teaches_what_few_labels_and_other_tar
     ("parameters", "wording"),
     [
         ({"target": "pared"}, "The 'target' parameter of Latent must be one of 'paired', "),
-        ({"prompts": np.ones((3, 4))}, "'prompts' of Latent are for target='class' and target='random_class' only"),
+        (
+            {"target": "mean", "prompts": np.ones((3, 4))},
+            "must be one of 'class', 'random_class', 'mean_class' where 'prompts' are given. Got 'mean'",
+        ),
         (
             {"target": "class", "prompts": np.ones((2, 4))},
             r"must be of shape \(3, d\), a row for each of .* Got \(2, 4\)",

@@ -89,7 +89,9 @@ def test_only_the_fill_moves_to_suit_absence() -> None:
     """The learned fill lowers the loss of (primary, fill), and the rest is trained as if there were no fill."""
     X, y = data(200)
     schedule = Schedule(updates=100, validation=0.0, batch_size=200)
-    learned = ZeroFill(fill="learned", schedule=schedule).fit(X, y)
+    learned, zeros = (ZeroFill(fill=fill, layers=0, schedule=schedule).fit(X, y) for fill in ("learned", "zeros"))
+    for name, value in zeros.net_.state_dict().items():  # without layers no dropout is drawn: bit for bit
+        assert name.startswith("fills") or torch.equal(learned.net_.state_dict()[name], value), name
     history = learned.history_
     assert set(history) == {"update", "task", "fill"}
     value = learned.net_.fill("t").value

@@ -73,6 +73,24 @@ def test_the_losses_by_hand() -> None:
     assert losses["cycle"] == pytest.approx(0.5 * ((back - x) ** 2).sum(1).mean().item() / 4, rel=1e-4)
 
 
+def test_several_secondary_modalities_count_by_the_mean_of_their_losses() -> None:
+    X, y = data()
+    X = Views.of(primary="x", x=X["x"], t=X["t"], u=X["t"][:, :2] * 5 + X["x"][:, :2])
+    model = Cyclic(translation=3.0, cycle=0.5, schedule=QUICK).fit(X, y)
+    net, translation, cycle = model.net_, [], []
+    with torch.no_grad():
+        x, t, u = (torch.from_numpy((X[name] - X[name].mean(0)) / X[name].std(0)) for name in ("x", "t", "u"))
+        h = net.encoders["x"].body(x, None)
+        for name, value, d in (("t", t, 9), ("u", u, 2)):
+            answer = net.decoders[name](h)[:, :d]
+            translation.append(((answer - value) ** 2).sum(1).mean().item() / d)
+            back = net.decoders[name](net.encoders["x"].body(fit_to(answer, 4), None))[:, :4]
+            cycle.append(((back - x) ** 2).sum(1).mean().item() / 4)
+    losses = model.losses(net, to_batch(X, y))
+    assert losses["translation"].item() == pytest.approx(3 * sum(translation) / 2, rel=1e-4)
+    assert losses["cycle"].item() == pytest.approx(0.5 * sum(cycle) / 2, rel=1e-4)
+
+
 @pytest.mark.parametrize("primary", ["x", "motion", "picture", "words", "points"])
 def test_every_kind_can_be_primary_and_every_parameter_gets_a_gradient(primary: str) -> None:
     X, y = data(24, primary=primary)

@@ -93,6 +93,18 @@ def test_xor_is_solved() -> None:
     assert EarlyFusion(schedule=Schedule(updates=100)).fit(X, y).score(test, truth) == 1.0
 
 
+def test_the_linear_and_the_hidden_path_are_summed() -> None:
+    """With all weights 1 and no biases: s = a + b, and every logit is 2 (s + 2 relu(s)) at a width of 2."""
+    corners = np.array([[1, 1], [1, -1], [-1, 1], [-1, -1]] * 4, float)  # mean 0, deviation 1
+    X = Views.of(primary="a", a=corners[:, :1], b=corners[:, 1:])
+    model = EarlyFusion(width=2, schedule=Schedule(updates=1)).fit(X, np.arange(16) % 2)
+    with torch.no_grad():
+        for name, parameter in model.net_.named_parameters():
+            parameter.fill_(0.0 if name.endswith("bias") else 1.0)
+        scores = model.net_(to_batch(X[:4]))
+    torch.testing.assert_close(scores, torch.tensor([[12.0], [0.0], [0.0], [-4.0]]).expand(4, 2))
+
+
 def test_every_kind_goes_in_and_every_parameter_gets_a_gradient() -> None:
     X, y = every_kind()
     model = EarlyFusion(width=8, schedule=QUICK).fit(X, y)

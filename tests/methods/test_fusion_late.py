@@ -9,7 +9,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from transference.core.errors import ConfigError
+from transference.core.errors import ConfigError, DataError
 from transference.core.registry import create
 from transference.core.views import Views
 from transference.data.loader import to_batch
@@ -90,6 +90,49 @@ def test_with_weight_zero_it_is_the_primary_modality_alone(joint: float) -> None
     late = LateFusion(secondary_weight=0.0, joint=joint, schedule=QUICK, seed=3).fit(X, y)
     alone = create("unimodal", schedule=QUICK, seed=3).fit(X, y)
     np.testing.assert_array_equal(late.predict_proba(X), alone.predict_proba(X))
+
+
+@pytest.mark.parametrize("joint", [0.0, 1.0])
+def test_with_weight_zero_rows_without_the_primary_change_nothing(joint: float) -> None:
+    X, y = data()
+    here = np.arange(len(X)) % 4 != 0
+    X = X.replace("a", X["a"] * here[:, None], present=here)
+    late = LateFusion(secondary_weight=0.0, joint=joint, schedule=QUICK, seed=3).fit(X, y)
+    alone = create("unimodal", schedule=QUICK, seed=3).fit(X, y)
+    np.testing.assert_array_equal(late.predict_proba(X[here]), alone.predict_proba(X[here]))
+
+
+def test_rows_that_have_nothing_change_nothing() -> None:
+    X, y = data()
+    here = np.arange(len(X)) % 4 != 0
+    gap = X
+    for name in X.names:
+        gap = gap.replace(name, np.where(here.reshape(-1, *[1] * (X[name].ndim - 1)), X[name], 0), present=here)
+    with_gaps, without = (LateFusion(joint=0.5, schedule=QUICK).fit(*rows) for rows in ((gap, y), (X[here], y[here])))
+    np.testing.assert_array_equal(with_gaps.predict_proba(X), without.predict_proba(X))
+
+
+@pytest.mark.parametrize("task", ["classification", "regression", "multilabel"])
+@pytest.mark.parametrize("name", ["a", "b"])
+def test_a_modality_that_no_labelled_row_has_is_refused(name: str, task: str) -> None:
+    X, y = data()
+    labels = {"classification": y, "regression": y.astype(float), "multilabel": np.eye(3)[y]}[task]
+    labels[20:] = -1 if task == "classification" else np.nan
+    present = np.arange(len(X)) >= 20
+    X = X.replace(name, X[name] * present[:, None], present=present)
+    with pytest.raises(DataError, match=f"No labelled row has '{name}', so its predictor cannot learn. Leave it out"):
+        LateFusion(schedule=QUICK).fit(X, labels)
+    if name == "b":
+        LateFusion(secondary_weight=0.0, schedule=QUICK).fit(X, labels)  # nothing is asked of it
+
+
+def test_a_secondary_modality_counts_with_its_weight() -> None:
+    """With a weight of 1/2 and two of them, the primary one makes up half of the mean."""
+    X, y = data()
+    model = LateFusion(secondary_weight=0.5, schedule=QUICK).fit(X, y)
+    with torch.no_grad():
+        a, b, c = (model.net_.predict(to_batch(X), name).double().numpy() for name in "abc")
+    np.testing.assert_allclose(logits(model, X), a / 2 + b / 4 + c / 4, atol=1e-6)
 
 
 def test_it_answers_from_any_subset_and_one_modality_gives_that_predictor() -> None:

@@ -44,7 +44,9 @@ def gaussians(n: int = 120, labelled: int = 8, seed: int = 0) -> tuple[Views, An
 
 
 def test_independent_views_teach_each_other_and_a_copy_teaches_less() -> None:
-    for seed in range(3):
+    """An error of about 12 % falls below 1.5 % with nine seeds of ten or more; with a copy it falls less."""
+    errors = []
+    for seed in range(10):
         after = []
         for same in (False, True):
             X, y, truth = documents(seed, same)
@@ -53,8 +55,12 @@ def test_independent_views_teach_each_other_and_a_copy_teaches_less() -> None:
             method = create("induction.co_training", models=MultinomialNB(), rounds=30, growth=1).fit(X, y)
             taught = [model.decide(X.only([name], primary=name)) for name, model in method.models_.items()]
             after.append(np.mean((taught[0] * taught[1]).argmax(1)[12:] != truth[12:]))
-            assert after[-1] < 0.25 * before
-        assert after[0] < 0.005 < after[1]
+            assert before > 0.08
+        errors.append(after)
+    independent, copied = np.transpose(errors)
+    assert np.mean(independent < 0.015) >= 0.9
+    assert np.mean(independent < copied) >= 0.9
+    assert independent.mean() < 0.2 * copied.mean()
 
 
 def test_a_slow_reference_loop_adds_the_same_rows() -> None:

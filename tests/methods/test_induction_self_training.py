@@ -12,12 +12,16 @@ from sklearn.gaussian_process.kernels import RBF
 from sklearn.linear_model import LogisticRegression
 from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline
-from torch import nn
+from torch import Tensor, nn
 
 from transference.core.errors import ConfigError
 from transference.core.registry import create
+from transference.core.spec import ModalitySpec
 from transference.core.views import Views
+from transference.data.loader import to_batch
+from transference.induction.self_training import _Consistent
 from transference.nn.losses import soft_cross_entropy
+from transference.nn.pretrained import PretrainedEncoder
 from transference.train.schedule import Schedule
 
 SHORT = Schedule(updates=60, batch_size=16)
@@ -160,6 +164,52 @@ def test_consistency_flattens_the_answers_around_every_row() -> None:
     assert changes[1] < 0.8 * changes[0]
     assert "consistency" in method.history_
     assert type(method.deployed()).__name__ == "Unimodal"
+
+
+def test_consistency_holds_the_clean_answers_fixed() -> None:
+    """Without noise softmax(s) - q vanishes, whatever the weights; the entropy, its value, would have a gradient."""
+    X, y, _ = blobs(gap=2.0)
+    model = _Consistent(1.0, 0.0, width=8, schedule=SHORT, seed=0).fit(X, y)
+    loss = model.losses(model.net_, to_batch(X))["consistency"]
+    p = model.predict_proba(X)
+    assert loss.item() == pytest.approx(-(p * np.log(p)).sum(1).mean(), rel=1e-5)
+    model.net_.zero_grad()
+    loss.backward()
+    assert max(float(parameter.grad.abs().max()) for parameter in model.net_.parameters()) < 1e-6
+
+
+def test_noise_falls_on_what_a_pretrained_model_makes_of_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.tokens = nn.Embedding(11, 4)  # any other number is refused
+
+        def size(self, *about: object) -> int:
+            return 4
+
+        def text(self, given: dict[str, Tensor]) -> Tensor:
+            return self.tokens(given["input_ids"]).mean(1)
+
+    def encoder(spec: ModalitySpec, width: int) -> PretrainedEncoder:
+        return PretrainedEncoder(spec, width, Model())  # type: ignore[arg-type]
+
+    monkeypatch.setattr("transference.nn.network.encoder", encoder)
+    words = np.random.default_rng(0).integers(1, 12, (40, 5)).astype(np.float32)
+    spec = ModalitySpec("t", "text", (5,), lengths=True, vocabulary=12, reading={"tokenizer": "hf:any"})
+    y = np.where(words[:, 0] > 6, "high", "low").astype(object)
+    y[20:] = None
+    method = create("induction.self_training", consistency=1.0, noise=100.0, rounds=1, schedule=SHORT)
+    assert "consistency" in method.fit(Views({"t": words}, {"t": spec}, "t"), y).history_
+
+
+def test_a_round_gets_its_share_of_the_updates_and_the_last_fit_all() -> None:
+    """Of 60 updates 0.3 are 18: whom the round chooses is as sure as a network of 18 updates is."""
+    X, y, _ = blobs(gap=1.0)
+    method = create("induction.self_training", rounds=1, round_updates=0.3, prior_matched=False, schedule=SHORT)
+    method.fit(X, y)
+    first = create("unimodal", schedule=Schedule(updates=18, batch_size=16)).fit(X, y).predict_proba(X[4:])
+    assert method.rounds_[0]["least probability"] == pytest.approx(first.max(1).min())
+    assert method.history_["update"][-1] == 60
 
 
 @pytest.mark.parametrize(

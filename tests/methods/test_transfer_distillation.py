@@ -65,6 +65,22 @@ def test_the_losses_by_a_loop() -> None:
     assert float(got["distillation"]) == pytest.approx(0.3 * 4 * soft, rel=1e-5)
 
 
+def test_the_loss_of_several_labels_by_a_loop() -> None:
+    """Over pairs and labels alike: the mean of -q log p - (1 - q) log(1 - p)."""
+    X, _, names = pairs(n=20)
+    y = np.c_[names == "yes", np.arange(20) % 3 == 0].astype(int)
+    method: Any = create("transfer.distillation", weight=0.3, schedule=Schedule(updates=1)).fit(X, y)
+    scores = torch.tensor([[1.0, -1.0], [0.5, 0.0], [0.0, 2.0]])
+    method.scores = lambda net, batch: scores
+    q = np.array([[0.9, 0.4], [np.nan, np.nan], [0.2, 0.8]])
+    method._taught = torch.tensor(q, dtype=torch.float32)
+    target = torch.tensor([[1.0, 0.0], [1.0, 1.0], [np.nan, np.nan]])
+    got = method.losses(method.net_, Batch({}, {}, {}, target, torch.arange(3)))
+    p = 1 / (1 + np.exp(-scores.numpy().astype(float)))
+    soft = sum(-q[i, c] * np.log(p[i, c]) - (1 - q[i, c]) * np.log(1 - p[i, c]) for i in (0, 2) for c in (0, 1)) / 4
+    assert float(got["distillation"]) == pytest.approx(0.3 * soft, rel=1e-5)
+
+
 @pytest.mark.parametrize(
     "parameters",
     [
@@ -138,6 +154,48 @@ def test_a_weighted_student_learns_the_same_sum() -> None:
     x = (x - x.mean(0)) / x.std(0)
     many = LogisticRegression().fit(np.tile(x, (200, 1)), hard.ravel(), sample_weight=np.full(200 * 60, 1 / 200))
     assert np.allclose(method.predict_proba(X), many.predict_proba(x), atol=0.003)
+
+
+def test_labels_and_pairs_weigh_as_many_rows_as_there_are() -> None:
+    """Of n rows, labels count (1 - w) n in all and pairs w n, whatever their numbers are; C makes the sum matter."""
+    X, y, _ = pairs(n=60)
+    known = np.array([label is not None for label in y])
+    there = np.arange(60) % 3 == 0
+    X = X.replace("plain", X["plain"] * there[:, None], present=there)
+    settings: Any = {"teacher": LogisticRegression(), "temperature": 1.0, "prior_matched": False}
+    method: Any = create("transfer.distillation", student=LogisticRegression(C=0.05), weight=0.4, **settings).fit(X, y)
+    q = method.teachers_[0].decide(X[there].only(["plain"], primary="plain"))
+    n, few, both = (known | there).sum(), known.sum(), there.sum()
+    assert len({int(n), int(few), int(both)}) == 3
+    x = X["noisy"].astype(float)
+    x = (x - x.mean(0)) / x.std(0)
+    by_hand = LogisticRegression(C=0.05).fit(
+        np.r_[x[known], x[there], x[there]],
+        np.r_[y[known] == "yes", np.zeros(both, bool), np.ones(both, bool)],
+        sample_weight=np.r_[np.full(few, 0.6 * n / few), 0.4 * n / both * q[:, 0], 0.4 * n / both * q[:, 1]],
+    )
+    assert np.allclose(method.predict_proba(X), by_hand.predict_proba(x), atol=1e-3)
+
+
+@pytest.mark.parametrize("reads", ["secondary", "all"])
+def test_the_teacher_reads_what_it_is_told_to(reads: str) -> None:
+    X, y, _ = pairs()
+    known = np.array([label is not None for label in y])
+    settings: Any = {"teacher": LogisticRegression(), "temperature": 1.0, "prior_matched": False}
+    method: Any = create("transfer.distillation", reads=reads, schedule=Schedule(updates=1), **settings).fit(X, y)
+    x = np.hstack([X["noisy"], X["plain"]]) if reads == "all" else X["plain"]
+    x = (x - x.mean(0)) / x.std(0)
+    by_hand = LogisticRegression().fit(x[known], y[known] == "yes").predict_proba(x)
+    assert np.allclose(method._soft_labels(X, np.where(known, y == "yes", -1)), by_hand, atol=1e-4)
+
+
+def test_an_estimator_as_student_of_several_labels_is_refused_in_words() -> None:
+    X, _, names = pairs(n=20)
+    y = np.c_[names == "yes", np.arange(20) % 3 == 0].astype(int)
+    wording = "must be a task of an estimator as student: classification, regression. Got 'multilabel' instead"
+    for weight in (0, 0.5):
+        with pytest.raises(DataError, match=wording):
+            create("transfer.distillation", student=LogisticRegression(), weight=weight, schedule=SHORT).fit(X, y)
 
 
 @pytest.mark.parametrize("student", [None, Ridge(alpha=1e-6)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,12 @@ import numpy as np
 from transference.core.records import Cell, Environment, Finding, Predictions, RunRecord
 
 ENVIRONMENT = Environment("3.11.9", "Linux", "x86_64", {"numpy": "2.4"}, 1, "cpu")
+CARDS = {
+    "unimodal": {"at_test": "primary", "needs": ["labels"]},
+    "induction.self_training": {"at_test": "primary", "needs": ["labels", "unlabelled"]},
+    "fusion.late": {"at_test": "any", "needs": ["labels"]},
+}
+CO_LEARNING = {"at_test": "primary", "needs": ["labels", "paired"]}
 
 
 class Study:
@@ -36,6 +43,8 @@ class Study:
         history: Mapping[str, list[float]] | None = None,
         findings: tuple[Finding, ...] = (),
         seconds: float = 1.0,
+        card: Mapping[str, Any] | None = None,
+        version: str = "",
     ) -> str:
         digest = f"{len(self.records):08x}"
         cell = Cell(arm, method or arm, {}, control, seed, budget)
@@ -47,7 +56,7 @@ class Study:
                 cell=cell,
                 status=status,
                 error=error,
-                environment=ENVIRONMENT,
+                environment=replace(ENVIRONMENT, packages={"transference": version}) if version else ENVIRONMENT,
                 task=self.task,
                 data="data-1",
                 rows=rows,
@@ -56,6 +65,7 @@ class Study:
                 predictions="",
                 seconds=seconds,
                 peak_memory=2**20,
+                card=card or CARDS.get(method or arm, CO_LEARNING),
             )
         )
         if found is not None:
@@ -71,6 +81,14 @@ def answers(correct: Any, rows: Any = None) -> Predictions:
     scores = np.full((len(right), 2), 0.25, np.float32)
     scores[np.arange(len(right)), said] = 0.75
     return Predictions(np.arange(len(right)) if rows is None else np.asarray(rows), target, scores)
+
+
+def fill(study, arm, share, control=None, seeds=5, lost=(), **given):
+    """Cells of an arm that is right in this share of 200 rows, give or take; `lost` are the seeds that diverged."""
+    for seed in range(seeds):
+        right = (np.arange(200) < 200 * share) ^ (np.random.default_rng([seed, len(study.records)]).random(200) < 0.03)
+        found, status = (None, "diverged") if seed in lost else (answers(right), "ok")
+        study.add(arm, seed, found, control=control, status=status, **given)
 
 
 def values(errors: Any) -> Predictions:

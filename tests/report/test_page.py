@@ -102,10 +102,10 @@ def test_nothing_is_loaded_and_the_policy_allows_only_its_own_style():
 
 
 def test_text_from_data_is_escaped_everywhere():
-    study = Study(primary=EVIL, secondary=[EVIL + "2"], unit=EVIL)
+    study = Study(primary=EVIL, secondary=[EVIL + "2"])
     study.task["classes"] = [EVIL, "b"]
     for seed in (0, 1):
-        for budget in (2, {EVIL: 3}):
+        for budget in (2, f"{EVIL}=3"):
             history = {"update": [1, 2], EVIL: [1.0, 2.0]}
             study.add("unimodal", seed, answers([1, 0, 1, 0]), budget=budget, history=history)
             finding = (Finding(EVIL, 1.0, unit=EVIL, of={EVIL: EVIL}),)
@@ -153,7 +153,7 @@ def test_a_study_of_which_nothing_finished_still_has_a_page():
 
 
 def test_one_budget_one_seed_no_control_and_a_regression():
-    study = Study("mae", unit="kg")
+    study = Study("mae")
     study.add("unimodal", 0, values([0.5, 0.7, 0.1]))
     study.add("transfer.distillation", 0, values([0.2, 0.4, 0.1]))
     page = _page(study)
@@ -173,6 +173,7 @@ def test_ticks_are_round_numbers(low, high, expected):
 def test_the_forest_puts_values_where_they_belong():
     task = {"metric": "accuracy", "kind": "classification"}
     common = {"control": None, "primary_only": False, "needs_all_at_test": False, "reference": "unimodal"}
+    common |= {"gain_semi_seeds": 3}
     low = {"arm": "a", "gain_semi": 0.0, "gain_semi_low": -0.1, "gain_semi_high": 0.1, "p_semi_adjusted": 1.0}
     high = {"arm": "b", "gain_semi": 0.2, "gain_semi_low": 0.1, "gain_semi_high": 0.3, "p_semi_adjusted": 0.01}
     found = charts.forest([low | common, high | common], task)
@@ -181,11 +182,101 @@ def test_the_forest_puts_values_where_they_belong():
     # -0.1 to 0.3 lie on 3 % to 97 % of the width
     assert found["zero"] == found["rows"][1]["at"] == pytest.approx(26.5)
     assert [found["rows"][0][end] for end in ("low", "at", "high")] == pytest.approx([50, 73.5, 97])
+    few = charts.forest([low | common, high | common | {"gain_semi_seeds": 2}], task)
+    assert [row["tone"] for row in few["rows"]] == ["plain", "plain"]  # two seeds tell nothing from 0
+
+
+def test_only_arms_that_compete_are_circles_and_filled():
+    study = _study(budgets=(2,), seeds=4)
+    for seed in range(4):
+        study.add("weak", seed, answers([0] * 30), method="unimodal")
+    entries = summarise(study.records, study.predictions)["entries"]
+    rows = charts.forest(entries, {"metric": "accuracy", "kind": "classification"})["rows"]
+    assert {row["arm"]: (row["shape"], row["tone"]) for row in rows} == {
+        "transfer.distillation": ("circle", "good"),
+        "fusion.late": ("diamond", "plain"),
+        "weak": ("square", "plain"),
+    }
+    assert "can not win, are not tested, and stay hollow" in " ".join(_page(study).split())
+
+
+def test_a_value_without_an_interval_is_a_mark_alone():
+    study = Study()
+    for budget in (2, "all"):
+        for seed in range(3):
+            for arm in ("unimodal", "a"):
+                study.add(arm, seed, answers([1] * 20), budget=budget)
+            study.add("a", seed, answers([1] * 20), budget=budget, control="shuffle")
+    summary = summarise(study.records, study.predictions)
+    (row,) = charts.forest([each for each in summary["entries"] if each["budget"] == 2], summary["task"])["rows"]
+    assert row["low"] == row["at"] == row["high"]
+    assert row["text"] == "+0.0"
+    page = _page(study)
+    assert "None" not in page
+    assert "<td>100.0</td>" in page
+
+
+def test_a_control_chart_shows_the_arm_and_all_its_controls():
+    study = _study(budgets=(2,), controls=("noise", "shuffle"))
+    summary = summarise(study.records, study.predictions)
+    (group,) = charts.controls(summary["entries"], summary["task"])["rows"]
+    assert [(line["name"], line["shape"]) for line in group["lines"]] == [
+        ("transfer.distillation", "circle"),
+        ("noise", "square"),
+        ("shuffle", "triangle"),
+    ]
+    assert "That is more than the gain where a control misleads" in " ".join(_page(study).split())
+
+
+def test_an_efficiency_panel_has_the_curve_of_the_baseline_beside_its_own():
+    study = Study()
+    for budget, weak, strong in ((2, [1, 0, 0, 0], [1, 1, 0, 0]), ("all", [1, 1, 0, 0], [1, 1, 1, 0])):
+        study.add("unimodal", 0, answers(weak), budget=budget)
+        study.add("a", 0, answers(strong), budget=budget)
+    summary = summarise(study.records, study.predictions)
+    (panel,) = charts.efficiency(summary["entries"], [2, "all"], summary["task"])
+    (_, low), (_, middle) = panel["base"]
+    assert (
+        panel["line"][0][1] == middle < low
+    )  # down is better in a drawing: own 50 % is the baseline's with all labels
+    assert panel["line"][1][1] < middle
+
+
+def test_the_cost_chart_puts_the_reference_at_0():
+    study = _study(budgets=(2,))
+    summary = summarise(study.records, study.predictions)
+    seconds = {(arm, "2"): 1.0 for arm in ("unimodal", "transfer.distillation")}
+    found = charts.cost(summary["entries"], seconds, summary["task"])
+    place = {dot["arm"]: dot["y"] for dot in found["dots"]}
+    assert place["unimodal"] == found["zero"]
+    assert place["transfer.distillation"] < found["zero"]
+
+
+def _cells(page, name):
+    """The texts of a row of the table of numbers."""
+    row = re.search(rf'<th scope="row">{re.escape(name)}</th>(.*?)</tr>', page.replace("<wbr>", ""), re.DOTALL)
+    return re.findall(r"<td[^>]*>(.*?)</td>", row.group(1), re.DOTALL)
+
+
+def test_the_table_names_controls_and_has_both_gains():
+    study = Study()
+    for seed in range(3):
+        study.add("unimodal", seed, answers([1, 0, 0, 0]))
+        study.add("trees", seed, answers([1, 1, 0, 0]), method="unimodal")
+        study.add("a", seed, answers([1, 1, 1, 0]))
+        study.add("a", seed, answers([1, 0, 0, 0]), control="shuffle")
+    page = _page(study).partition('id="everything"')[2]
+    assert "Gain over unimodal" in page
+    assert "Gain over trees" in page
+    _, mean, gain, _, over_trees, *_ = _cells(page, "a")
+    assert (mean[:4], gain[:5], over_trees[:5]) == ("75.0", "+50.0", "+25.0")
+    assert _cells(page, "shuffle")[1].startswith("25.0")
 
 
 def test_a_huge_interval_does_not_squash_the_rest():
     task = {"metric": "accuracy", "kind": "classification"}
     common = {"control": None, "primary_only": False, "needs_all_at_test": False, "reference": "unimodal"}
+    common |= {"gain_semi_seeds": 3}
     wide = {"arm": "a", "gain_semi": 0.1, "gain_semi_low": -9.0, "gain_semi_high": 9.2, "p_semi_adjusted": 1.0}
     found = charts.forest([wide | common], task)
     assert (found["rows"][0]["low"], found["rows"][0]["high"]) == (3.0, 97.0)

@@ -8,10 +8,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from small_studies import Study, answers, values
+from small_studies import Study, answers, fill, values
 
 from transference.core.errors import DataError
 from transference.core.records import Finding, Predictions
+from transference.core.registry import find, names
 from transference.report.summary import POINTS, summarise
 
 
@@ -121,6 +122,85 @@ def test_arms_that_read_everything_at_test_are_marked_and_never_win():
     assert "fusion.late" not in summary["verdict"]
 
 
+ROLES = {
+    "unimodal": "reference", "induction.self_training": "reference", "fusion.early": "bound", "fusion.late": "bound",
+    "induction.co_training": "competes", "transfer.distillation": "competes",
+    "colearning.alignment.contrastive": "competes", "colearning.alignment.latent": "competes",
+    "colearning.fusion.modality_dropout": "competes", "colearning.fusion.zero_fill": "competes",
+    "colearning.translation.cyclic": "competes",
+}  # fmt: skip
+
+
+def test_the_card_of_every_method_says_what_it_is_for():
+    study = Study()
+    for name in names():
+        card = find(name).card
+        study.add(name, 0, answers([1, 0]), card={"at_test": card.at_test, "needs": sorted(card.needs)})
+    found = {
+        entry["arm"]: "bound" if entry["needs_all_at_test"] else "reference" if entry["primary_only"] else "competes"
+        for entry in _summary(study)["entries"]
+    }
+    assert found == ROLES
+
+
+def test_methods_of_other_packages_are_judged_by_their_cards():
+    study = Study(primary="audio", secondary=["text"])
+    fill(study, "unimodal", 0.6)
+    fill(study, "transfer.distillation", 0.7)
+    fill(study, "mine:Late", 0.95, card={"at_test": "all", "needs": ["labels", "paired"]})
+    found = _summary(study)
+    assert found["outcome"] == "helps"
+    assert found["verdicts"][0]["arm"] == "transfer.distillation"
+    fill(study, "mine:Trees", 0.8, card={"at_test": "primary", "needs": ["labels"]})
+    found = _summary(study)
+    assert _entry(found, "transfer.distillation")["reference"] == "mine:Trees"
+    assert found["outcome"] == "nothing"
+    cardless = [replace(record, card={}) for record in study.records]
+    with pytest.raises(DataError, match=r"The record 00000000 does not say what its method needs. Run the study again"):
+        summarise(cardless, study.predictions)
+
+
+def test_a_stronger_learner_on_the_primary_is_not_the_fault_of_the_secondary():
+    study = Study(primary="audio", secondary=["text"])
+    fill(study, "unimodal", 0.61)
+    fill(study, "logistic", 0.79, method="unimodal")
+    fill(study, "transfer.distillation", 0.67)
+    fill(study, "transfer.distillation", 0.58, control="shuffle")
+    found = _summary(study)
+    assert found["outcome"] == "nothing"
+    assert "no arm that uses text reaches logistic, the strongest arm on audio alone (accuracy 7" in found["verdict"]
+    assert " against it, gains +" in found["verdict"]
+
+
+@pytest.mark.parametrize("lost", [(4,), (0, 1, 2, 3, 4)])
+def test_lost_control_cells_do_not_turn_regularisation_into_help(lost):
+    study = Study(primary="audio", secondary=["text"])
+    fill(study, "unimodal", 0.6)
+    fill(study, "transfer.distillation", 0.8)
+    fill(study, "transfer.distillation", 0.6, control="noise")
+    whole = Study(primary="audio", secondary=["text"])
+    whole.records, whole.predictions = study.records[:], dict(study.predictions)
+    fill(whole, "transfer.distillation", 0.8, control="shuffle")
+    assert _summary(whole)["outcome"] == "regularises"
+    fill(study, "transfer.distillation", 0.8, control="shuffle", lost=lost)
+    found = _summary(study)
+    assert found["outcome"] == "open"
+    assert "but its control shuffle has no score for" in found["verdict"]
+    assert not any("No control was run" in note for note in found["notes"])
+    best = _entry(found, "transfer.distillation")["best_control"]
+    assert best == ("shuffle" if len(lost) == 1 else "noise")  # the stronger one, on the seeds that both have
+
+
+def test_a_reference_that_lost_a_seed_is_still_the_reference():
+    study = Study(primary="audio", secondary=["text"])
+    fill(study, "unimodal", 0.6)
+    fill(study, "logistic", 0.8, method="unimodal", lost=(4,))
+    fill(study, "transfer.distillation", 0.75)
+    found = _summary(study)
+    assert _entry(found, "transfer.distillation")["reference"] == "logistic"
+    assert found["outcome"] == "open"
+
+
 def test_the_reference_is_the_strongest_arm_that_sees_the_primary_alone():
     study = Study()
     for seed in (0, 1):
@@ -149,6 +229,8 @@ def test_holm_is_over_all_arms_and_budgets_but_not_controls():
     assert len(tested) == 4
     assert tested[0]["p_adjusted"] == pytest.approx(min(1, 4 * tested[0]["p"]))
     assert all(e["p_adjusted"] is None for e in entries if e["control"])
+    assert "p_transferred_adjusted" not in entries[0]
+    assert "nor is the p-value of what was transferred" in _summary(study)["method"]
 
 
 def test_the_same_bytes_whatever_the_order_and_only_cost_holds_timings():
@@ -169,7 +251,7 @@ def test_the_same_bytes_whatever_the_order_and_only_cost_holds_timings():
 
 def test_budgets_come_in_the_order_of_their_labels():
     study = Study()
-    for budget in ("all", 10, 0.5, {"yes": 3, "no": 9}, 2):
+    for budget in ("all", 10, 0.5, "no=9, yes=3", 2):
         study.add("unimodal", 0, answers([1, 0]), budget=budget)
     labelled = {"all": 100, "10": 20, "0.5": 50, "2": 4}
     records = [
@@ -177,7 +259,7 @@ def test_budgets_come_in_the_order_of_their_labels():
         for record in study.records
     ]
     found = summarise(records, study.predictions)["data"]["budgets"]
-    assert [each["budget"] for each in found] == [2, {"yes": 3, "no": 9}, 10, 0.5, "all"]
+    assert [each["budget"] for each in found] == [2, "no=9, yes=3", 10, 0.5, "all"]
     assert found[0]["rows"] == {"labelled": [4, 4], "test": [2, 2]}
 
 
@@ -205,10 +287,39 @@ def test_findings_are_means_over_seeds():
     assert (found["name"], found["mean"], found["n_seeds"], found["of"]) == ("distance", 1.5, 2, {"m": "a"})
 
 
-def test_one_seed_is_said():
+def test_intervals_end_where_the_metric_does_but_gains_may_be_negative():
     study = Study()
-    study.add("unimodal", 0, answers([1, 0]))
-    assert any(note.startswith("One seed: the intervals are about test rows only") for note in _summary(study)["notes"])
+    study.add("unimodal", 0, answers([1] * 9 + [0]))
+    study.add("unimodal", 1, answers([1, 1, 1, 0, 1, 1, 1, 1, 1, 1]))
+    study.add("a", 0, answers([0] * 9 + [1]))
+    study.add("a", 1, answers([0, 0, 0, 1, 0, 0, 0, 0, 0, 0]))
+    summary = _summary(study)
+    assert _entry(summary, "unimodal")["high"] == 1.0
+    assert _entry(summary, "a")["low"] == 0.0
+    assert _entry(summary, "a")["gain_low"] < -1
+    loss = Study("mae")
+    for seed in (0, 1):
+        loss.add("unimodal", seed, values([0.0] * 9 + [5.0]))
+    found = _entry(_summary(loss), "unimodal")
+    assert found["low"] == 0.0
+    assert found["high"] > 1
+
+
+def test_no_interval_is_null():
+    study = Study()
+    for seed in range(3):
+        study.add("unimodal", seed, answers([1] * 20))
+        study.add("a", seed, answers([1] * 20))
+    found = _entry(_summary(study), "a")
+    assert (found["mean"], found["low"], found["high"]) == (1.0, None, None)
+    assert (found["gain"], found["gain_low"], found["gain_high"], found["p"]) == (0.0, None, None, 1.0)
+
+
+def test_memory_is_the_highest_of_the_seeds():
+    study = Study()
+    fill(study, "unimodal", 0.6, seeds=2)
+    study.records[1] = replace(study.records[1], peak_memory=2**30)
+    assert [each["peak_memory"] for each in _summary(study)["cost"]["entries"]] == [2**30]
 
 
 def test_records_that_do_not_belong_together_are_refused():
@@ -235,6 +346,12 @@ def test_null_studies_rarely_help():
     outcomes = [_summary(_planted(seed, arms=arms, controls=(), n=120))["outcome"] for seed in range(100)]
     assert outcomes.count("helps") <= 8
     assert outcomes.count("hurts") <= 8
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_one_or_two_seeds_never_decide(seeds):
+    outcomes = [_summary(_planted(seed, gain=seed % 3 - 1, n=60, seeds=seeds))["outcome"] for seed in range(30)]
+    assert set(outcomes) == {"open"}
 
 
 def test_planted_gains_are_found():

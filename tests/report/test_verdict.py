@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import pytest
 
-from transference.report.verdict import budget_label, budget_phrase, number, verdicts
+from transference.report.verdict import verdicts
+from transference.report.wording import budget_label, budget_phrase, number
 
 TASK = {"metric": "accuracy", "kind": "classification", "primary": "skeleton", "secondary": ["inertial"]}
+TASK["baseline"] = "unimodal"
 
 
-def _entry(arm, gain=None, p=0.001, transferred=None, control="shuffle", budget=2, **changes):
-    """`gain` and `transferred` are (value, low, high)."""
-    entry = {"arm": arm, "control": None, "budget": budget, "needs_all_at_test": False}
-    entry["primary_only"] = arm in ("unimodal", "induction.self_training")
-    for name, given in (("gain_semi", gain), ("transferred", transferred)):
+def _entry(arm, gain=None, p=0.001, transferred=None, control="shuffle", budget=2, over=None, seeds=5, **changes):
+    """`gain` (over the reference), `over` (over unimodal, where that differs), `transferred`: (value, low, high)."""
+    entry = {"arm": arm, "control": None, "budget": budget, "needs_all_at_test": False, "mean": 0.5}
+    entry["primary_only"] = arm in ("unimodal", "logistic", "induction.self_training")
+    for name, given in (("gain", over or gain), ("gain_semi", gain), ("transferred", transferred)):
         value, low, high = given or (None, None, None)
-        entry |= {name: value, f"{name}_low": low, f"{name}_high": high}
-    entry |= {"p_semi_adjusted": p, "best_control": control if transferred else None}
+        entry |= {name: value, f"{name}_low": low, f"{name}_high": high, f"{name}_seeds": seeds if given else 0}
+    entry |= {"p_semi_adjusted": p, "best_control": control if transferred else None, "reference": "unimodal"}
+    entry |= {"n_seeds": seeds, "scores": {str(seed): 0.5 for seed in range(seeds)}}
     return entry | changes
 
 
@@ -24,7 +27,12 @@ BASE = _entry("unimodal")
 
 
 def _verdict(*entries, **task):
-    return verdicts([BASE, *entries], {**TASK, **task})
+    """Of entries that all have the controls that any has: whole, unless one is among the entries."""
+    given = {(entry["arm"], entry["control"]) for entry in entries}
+    names = {entry["best_control"] for entry in entries} - {None}
+    controls = [entry | {"control": name} for entry in entries if entry["control"] is None for name in sorted(names)]
+    missing = [entry for entry in controls if (entry["arm"], entry["control"]) not in given]
+    return verdicts([BASE, *entries, *missing], {**TASK, **task})
 
 
 def test_helps_and_nothing_remains():
@@ -61,9 +69,37 @@ def test_a_gain_that_shuffled_rows_bring_too_is_regularisation():
 
 def test_a_gain_mostly_but_not_surely_beyond_the_control_is_open():
     found = _verdict(_entry("a", (0.05, 0.02, 0.08), transferred=(0.04, -0.01, 0.09)))
-    assert found["outcome"] == "unclear"
+    assert found["outcome"] == "open"
     assert found["verdict"].startswith("Whether inertial helps skeleton at 2 labels per class is open: a gains +5.0")
     assert found["verdict"].endswith("the difference, +4.0 points [-1.0, 9.0], may be 0.")
+
+
+def test_the_share_under_a_control_decides_what_is_said():
+    def said(gain, transferred, low):
+        return _verdict(_entry("a", (gain, 0.02, 0.18), transferred=(transferred, low, 0.2)))
+
+    assert said(0.10, 0.091, 0.01)["verdict"].endswith("none of it remains when rows are shuffled.")  # 9 % is none
+    assert said(0.10, 0.088, 0.01)["verdict"].endswith("1.2 points of it remain when rows are shuffled.")  # 12 % is not
+    assert said(0.10, 0.04, -0.01)["outcome"] == "regularises"  # the control keeps 60 %
+    assert said(0.10, 0.06, -0.01)["outcome"] == "open"  # it keeps 40 %
+
+
+def test_a_control_below_the_reference_makes_it_worse():
+    text = _verdict(_entry("a", (0.05, 0.01, 0.09), transferred=(0.068, -0.02, 0.16)))["verdict"]
+    assert text.endswith(
+        "is open: a gains +5.0 points [1.0, 9.0], and shuffled rows make it worse by 1.8 points; "
+        "the difference, +6.8 points [-2.0, 16.0], may be 0."
+    )
+    noise = _entry("a", (0.05, 0.01, 0.09), transferred=(0.12, -0.02, 0.26), control="noise")
+    assert "and noise in its place makes it worse by 7.0 points;" in _verdict(noise)["verdict"]
+
+
+def test_an_open_arm_decides_before_a_stronger_one_that_regularises():
+    found = _verdict(
+        _entry("strong", (0.09, 0.05, 0.13), transferred=(0.0, -0.03, 0.03)),
+        _entry("weak", (0.06, 0.02, 0.10), transferred=(0.05, -0.01, 0.11)),
+    )
+    assert (found["outcome"], found["verdicts"][0]["arm"]) == ("open", "weak")
 
 
 def test_a_weaker_arm_that_transfers_is_quoted_before_a_stronger_that_regularises():
@@ -79,12 +115,14 @@ def test_nothing():
     found = _verdict(_entry("a", (0.004, -0.01, 0.02), p=1.0), _entry("b", (-0.03, -0.05, -0.01), p=0.3))
     assert found["outcome"] == "nothing"
     assert found["verdict"] == (
-        "inertial does not help skeleton at 2 labels per class; best arm a: +0.4 points [-1.0, 2.0]."
+        "no gain from inertial for skeleton can be told from 0 at 2 labels per class; "
+        "best arm a: +0.4 points [-1.0, 2.0]."
     )
 
 
 def test_an_interval_above_0_that_fails_the_correction_is_nothing():
     assert _verdict(_entry("a", (0.05, 0.01, 0.09), p=0.2))["outcome"] == "nothing"
+    assert _verdict(_entry("a", (0.05, -0.01, 0.11), p=0.01))["outcome"] == "nothing"
 
 
 def test_hurts():
@@ -94,6 +132,80 @@ def test_hurts():
         "inertial hurts skeleton at 2 labels per class: even the best arm, a, -5.0 points [-8.0, -2.0]."
     )
     assert found["verdicts"][0]["hurting"] == ["a", "b"]
+
+
+def test_an_arm_that_only_a_stronger_learner_beats_is_not_hurt():
+    logistic = _entry("logistic", mean=0.79)
+    lost, over = (-0.121, -0.14, -0.10), (0.065, 0.05, 0.08)
+    arm = _entry("transfer.distillation", lost, over=over, reference="logistic")
+    found = _verdict(logistic, arm, primary="audio", secondary=["text"])
+    assert found["outcome"] == "nothing"
+    assert found["verdict"] == (
+        "text does not help audio at 2 labels per class; no arm that uses text reaches logistic, the strongest arm on "
+        "audio alone (accuracy 79.0 %); the best, transfer.distillation, -12.1 points [-14.0, -10.0] against it, gains "
+        "+6.5 points [5.0, 8.0] over unimodal."
+    )
+    assert found["verdicts"][0]["hurting"] == []
+    both = [each | {"budget": budget} for budget in (2, "all") for each in (BASE, logistic, arm)]
+    assert "at any of the 2 budgets; no arm that uses inertial reaches" in verdicts(both, TASK)["verdict"]
+    worse = _entry("b", (-0.2, -0.3, -0.1), over=(-0.02, -0.04, -0.01), reference="logistic")
+    unsure = _entry("c", (-0.3, -0.4, -0.2), over=(-0.02, -0.04, 0.01), reference="logistic")
+    assert _verdict(logistic, arm, worse, unsure)["verdicts"][0]["hurting"] == ["b"]
+    assert _verdict(logistic, worse)["verdict"].endswith(
+        "even the best arm, b, -20.0 points [-30.0, -10.0] against logistic and -2.0 points [-4.0, -1.0] "
+        "against unimodal."
+    )
+    assert _verdict(logistic, worse | {"gain_seeds": 2})["outcome"] == "nothing"
+
+
+@pytest.mark.parametrize("gain", [(0.2, 0.1, 0.3), (-0.2, -0.3, -0.1)])
+def test_fewer_than_three_seeds_in_common_tell_nothing(gain):
+    found = _verdict(_entry("a", gain, seeds=2))
+    assert found["outcome"] == "open"
+    assert found["verdicts"][0]["hurting"] == []
+    assert "0.0 points [" in found["verdict"]
+    assert found["verdict"].endswith(", but over too few seeds to tell (2, and 3 are needed).")
+    whole = _entry("whole", (0.3, -0.1, 0.7), p=1.0)
+    assert _verdict(whole, _entry("a", gain, seeds=2))["outcome"] == "nothing"  # a better arm has seeds enough
+    assert _verdict(_entry("a", gain, seeds=3))["outcome"] == ("helps" if gain[0] > 0 else "hurts")
+
+
+def test_a_gap_in_a_planned_control_leaves_a_gain_open():
+    arm = _entry("a", (0.2, 0.1, 0.3), transferred=(0.2, 0.1, 0.3), control="noise")
+    noise = _entry("a", seeds=5) | {"control": "noise"}
+    for seeds, said in ((4, "seed 4"), (3, "seeds 3 and 4"), (0, "any seed")):
+        found = _verdict(arm, noise, _entry("a", seeds=seeds) | {"control": "shuffle"})
+        assert found["outcome"] == "open"
+        assert found["verdict"].endswith(
+            f"is open: a gains +20.0 points [10.0, 30.0], but its control shuffle has no score for {said}."
+        )
+    unrun = verdicts([BASE, arm, noise, BASE | {"budget": 9}, _entry("a", budget=9) | {"control": "shuffle"}], TASK)
+    assert "its control shuffle has no score for any seed" in unrun["verdicts"][0]["text"]
+    lost_too = _entry("a", (0.2, 0.1, 0.3), transferred=(0.2, 0.1, 0.3), seeds=4)
+    assert _verdict(lost_too, _entry("a", seeds=4) | {"control": "shuffle"})["outcome"] == "helps"
+
+
+def test_a_gap_in_the_reference_leaves_everything_open():
+    logistic = _entry("logistic", seeds=4)
+    for value in (0.2, 0.0, -0.2):
+        arm = _entry("a", (value, value - 0.1, value + 0.1), reference="logistic")
+        found = _verdict(logistic, arm)
+        assert found["outcome"] == "open"
+        assert found["verdict"].endswith(
+            ", but logistic, the strongest arm on skeleton alone, has no score for seed 4."
+        )
+    assert _verdict(logistic, _entry("a", (0.2, 0.1, 0.3)))["outcome"] == "helps"  # it is not the reference
+    dead = _verdict(_entry("logistic", seeds=0), _entry("a", (0.2, 0.1, 0.3)))
+    assert dead["outcome"] == "open"
+    assert dead["verdict"].endswith("but no cell of logistic, on skeleton alone too, has a score.")
+
+
+def test_a_gain_without_an_interval_is_open_and_none_at_all_is_nothing():
+    found = _verdict(_entry("a", (1.0, None, None), p=1.0))
+    assert found["outcome"] == "open"
+    assert "a gains +100.0 points, but it is the same in every test row" in found["verdict"]
+    same = _verdict(_entry("a", (0.0, None, None), p=1.0))
+    assert same["verdict"].endswith("can be told from 0 at 2 labels per class; best arm a: +0.0 points.")
 
 
 def test_arms_that_hurt_are_named_beside_a_best_arm_that_does_not():
@@ -113,11 +225,11 @@ def test_several_budgets_make_one_sentence():
     help2 = _entry("a", (0.2, 0.1, 0.3), transferred=(0.2, 0.1, 0.3))
     none10 = _entry("a", (0.01, -0.01, 0.03), p=1.0, budget=10)
     found = verdicts([BASE, help2, BASE | {"budget": 10}, none10], TASK)
-    assert found["verdict"].endswith("none of it remains when rows are shuffled (no help at 10 labels per class).")
+    assert found["verdict"].endswith("remains when rows are shuffled (no gain shown at 10 labels per class).")
     assert [each["outcome"] for each in found["verdicts"]] == ["helps", "nothing"]
     none2 = _entry("a", (0.004, -0.01, 0.02), p=1.0)
     assert verdicts([BASE, none2, BASE | {"budget": 10}, none10], TASK)["verdict"] == (
-        "inertial does not help skeleton at any of the 2 budgets; "
+        "no gain from inertial for skeleton can be told from 0 at any of the 2 budgets; "
         "best arm a at 10 labels per class: +1.0 points [-1.0, 3.0]."
     )
 
@@ -125,7 +237,11 @@ def test_several_budgets_make_one_sentence():
 def test_without_a_reference_or_an_arm_nothing_is_claimed():
     alone = verdicts([BASE], TASK)
     assert alone["outcome"] == "unknown"
-    assert alone["verdict"].endswith("no arm that uses another modality in training alone finished beside it.")
+    assert alone["verdict"].endswith("no arm that uses another modality in training alone finished.")
+    lost = verdicts([_entry("unimodal", seeds=0), _entry("a", seeds=0)], TASK)
+    assert lost["verdict"].endswith("is unknown: no arm finished.")
+    apart = verdicts([BASE, _entry("a")], TASK)
+    assert apart["verdict"].endswith("is unknown: the arms that finished have no seed in common.")
     assert "no arm that sees the primary modality alone finished" in verdicts([_entry("a")], TASK)["verdict"]
     assert verdicts([], TASK)["verdict"] == "No cell finished: nothing can be said."
 
@@ -141,16 +257,17 @@ def test_names_fall_back_and_agree_in_number():
 
 
 @pytest.mark.parametrize(
-    ("metric", "unit", "quoted"),
+    ("metric", "quoted", "rest"),
     [
-        ("auroc", "", "+5.0 points [2.0, 8.0]"),
-        ("mae", "kg", "+0.05 kg of mae [0.02, 0.08]"),
-        ("mae", "", "+0.05 of mae [0.02, 0.08]"),
-        ("log_loss", "", "+0.05 nats [0.02, 0.08]"),
+        ("auroc", "+5.0 points [2.0, 8.0]", "2.0 points"),
+        ("mae", "+0.05 lower mae [0.02, 0.08]", "0.02"),
+        ("log_loss", "+0.05 nats [0.02, 0.08]", "0.02 nats"),
     ],
 )
-def test_units(metric, unit, quoted):
-    assert f"by {quoted} " in _verdict(_entry("a", (0.05, 0.02, 0.08)), metric=metric, unit=unit)["verdict"]
+def test_units(metric, quoted, rest):
+    found = _verdict(_entry("a", (0.05, 0.02, 0.08), transferred=(0.03, 0.01, 0.05)), metric=metric)["verdict"]
+    assert f"by {quoted} " in found
+    assert f"; {rest} of it remain when" in found
 
 
 def test_numbers_have_no_minus_zero():
@@ -164,7 +281,9 @@ def test_numbers_have_no_minus_zero():
         (1, "at 1 label per class", "1 per class"),
         (0.1, "with 10 % of the labels", "10 %"),
         ("all", "with all labels", "all"),
-        ({"other": 9, "course": 3}, "at 3 course + 9 other labels", "3 course + 9 other"),
+        ("course=3, other=9", "at 3 course and 9 other labels", "3 course + 9 other"),
+        ("a, b=1, c=d=20", "at 1 a, b and 20 c=d labels", "1 a, b + 20 c=d"),
+        ("most", "at the budget most", "most"),
     ],
 )
 def test_budgets_in_words(budget, phrase, label):

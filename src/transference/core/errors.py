@@ -6,9 +6,19 @@ import difflib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+MOST_CHOICES = 40  # that a suggestion lists
+
 
 class TransferenceError(Exception):
-    """Every error that this package raises on purpose."""
+    """Every error that this package raises on purpose.
+
+    Attributes
+    ----------
+    faults
+        The messages in it, one by one, where several were gathered.
+    """
+
+    faults: tuple[str, ...] = ()
 
 
 class ConfigError(TransferenceError, ValueError):
@@ -38,7 +48,7 @@ def must_be(subject: str, expected: str, got: object, remedy: str = "") -> str:
 
 
 def did_you_mean(word: str, options: Iterable[str]) -> str:
-    """A suggestion for a misspelt name, with the whole choice where nothing is close.
+    """A suggestion for a misspelt name, with the choice (of many, the first few) where nothing is close.
 
     >>> did_you_mean("fusion.erly", ["fusion.early", "fusion.late"])
     "Did you mean 'fusion.early'?"
@@ -49,7 +59,8 @@ def did_you_mean(word: str, options: Iterable[str]) -> str:
     close = difflib.get_close_matches(word, choices, n=1, cutoff=0.55)
     if close:
         return f"Did you mean {close[0]!r}?"
-    return f"Choose one of {', '.join(map(repr, choices))}." if choices else ""
+    rest = f", ... ({len(choices)} in all)" if len(choices) > MOST_CHOICES else ""
+    return f"Choose one of {', '.join(map(repr, choices[:MOST_CHOICES]))}{rest}." if choices else ""
 
 
 class Faults:
@@ -80,4 +91,6 @@ def collect(title: str, error: type[TransferenceError] = DataError, most: int = 
         lines = [f"{title}: {len(faults.messages)} fault{'s' if len(faults.messages) > 1 else ''}"]
         lines += [f"  {k}. {message}" for k, message in enumerate(shown, 1)]
         lines += [f"  ... and {rest} more"] if rest else []
-        raise error("\n".join(lines))
+        together = error("\n".join(lines))
+        together.faults = tuple(faults.messages)
+        raise together

@@ -79,6 +79,7 @@ class Method(BaseEstimator, ABC):
         self.check_parameters()
         if not isinstance(X, Views):
             raise DataError(must_be(f"The X of {type(self).__name__}.fit", "a Views", type(X).__name__))
+        X.check_values()
         target, task = encode(y, len(X), self.card.tasks)
         return self.fit_encoded(X, target, task)
 
@@ -121,11 +122,15 @@ class Method(BaseEstimator, ABC):
         return self
 
     def score(self, X: Views, y: ArrayLike) -> float:
-        """Accuracy, in [0, 1]; for regression the coefficient of determination."""
-        answers = self.predict(X)
+        """Accuracy over the labelled rows, in [0, 1]; for regression the coefficient of determination."""
+        given = _labels(y)
+        known = ~_is_missing(given)
+        if not known.any():
+            raise DataError(must_be("The number of labelled rows to score", "1 or more", 0))
+        answers = self.predict(X[known])
         if self.spec_.task.kind == "regression":
-            return float(r2_score(np.asarray(y, float), answers))
-        return float(np.mean(np.asarray(y) == answers))
+            return float(r2_score(given[known], answers))
+        return float(np.mean(given[known] == answers))
 
     def check_parameters(self) -> None:
         """Raise ConfigError unless every declared constraint holds."""
@@ -164,6 +169,11 @@ class Method(BaseEstimator, ABC):
             names = tuple(spec.modalities)
         else:
             names = tuple(name for name in spec.modalities if name in X.arrays)
+            if not names:
+                known = " or ".join(map(repr, spec.modalities))
+                raise DataError(must_be(f"The rows for {type(self).__name__}", f"seen through {known}", X.names))
+        if not len(X):
+            raise DataError(must_be("The number of rows to answer", "1 or more", 0, "Ask only where there are rows."))
         X = X.only(names, primary=spec.primary if spec.primary in names else names[0])
         for name in names:
             if X.specs[name].shape != spec.modalities[name].shape:
@@ -179,6 +189,7 @@ class Method(BaseEstimator, ABC):
                 f"{int(lacking.sum())} rows lack one: {shown}{' ...' if lacking.sum() > 5 else ''}. "
                 "Leave these rows out, or use a method whose card says at_test = 'any'."
             )
+        X.check_values(spec.modalities)
         return X
 
 
@@ -189,26 +200,63 @@ def encode(y: ArrayLike, n: int, tasks: frozenset[TaskKind]) -> tuple[NDArray[An
     >>> target.tolist(), task.classes
     ([1, -1, 0], ('a', 'b'))
     """
-    given = np.asarray(y)
+    given = _labels(y)
     if len(given) != n:
         raise DataError(must_be("The number of labels", f"the number of rows, {n}", len(given)))
     if given.ndim == 2:
-        target = given.astype(np.float32)
-        return target, _allowed(Task("multilabel", tuple(range(given.shape[1])), given.shape[1]), tasks)
+        return _several(given), _allowed(Task("multilabel", tuple(range(given.shape[1])), given.shape[1]), tasks)
     if given.dtype.kind == "f":
-        if np.isinf(given).any():
-            raise DataError(must_be("A label", "a finite number, or nan where unlabelled", "inf"))
+        wrong = given[np.abs(given) > np.finfo(np.float32).max]
+        if len(wrong):
+            raise DataError(must_be("A label", "a finite float32, or nan where unlabelled", f"{wrong[0]:g}"))
         return given.astype(np.float32), _allowed(Task("regression"), tasks)
-    if given.dtype.kind in "iub":
-        missing = given == -1
-    else:
-        missing = np.array([value is None or value != value for value in given], bool)
-    classes, numbers = np.unique(given[~missing], return_inverse=True)
+    missing = _is_missing(given)
+    integers = given.dtype.kind in "iub" and missing.any()
+    remedy = "-1 means unlabelled: call the class 0, or give texts." if integers else ""
+    try:
+        classes, numbers = np.unique(given[~missing], return_inverse=True)
+    except TypeError as error:
+        kinds = ", ".join(sorted({type(value).__name__ for value in given[~missing]}))
+        raise DataError(must_be("The labels", "all texts or all integers", kinds, "Turn them into texts.")) from error
     if len(classes) < 2:
-        raise DataError(must_be("The labels", "of two classes or more", f"{len(classes)} {classes.tolist()}"))
+        raise DataError(must_be("The labels", "of two classes or more", f"{len(classes)} {classes.tolist()}", remedy))
     target = np.full(n, -1, np.int64)
     target[~missing] = numbers
     return target, _allowed(Task("classification", tuple(classes.tolist()), len(classes)), tasks)
+
+
+def _labels(y: ArrayLike) -> NDArray[Any]:
+    """(n,) or (n, k); a list with texts as objects, since numpy would make texts of its numbers, nan too."""
+    given = np.asarray(y)
+    if given.dtype.kind in "US" and not isinstance(y, np.ndarray):
+        given = np.asarray(y, object)
+    if given.ndim not in (1, 2):
+        raise DataError(must_be("The labels", "one of each row, (n,), or several, (n, k)", f"shape {given.shape}"))
+    return given
+
+
+def _is_missing(given: NDArray[Any]) -> NDArray[np.bool_]:
+    """(n,) which rows have no label: None or nan; -1 among integers."""
+    if given.ndim == 2:
+        return np.asarray(np.isnan(given.astype(float)).any(1))
+    if given.dtype.kind in "iub":
+        return np.asarray(given == -1)
+    return np.array([value is None or value != value for value in given], bool)
+
+
+def _several(given: NDArray[Any]) -> NDArray[np.float32]:
+    """(n, k) zeros and ones, nan where unlabelled."""
+    expected = "zeros and ones, nan where unlabelled, when they have two axes"
+    if given.shape[1] < 2:
+        raise DataError(must_be("The labels", "of one axis or of several columns", given.shape, "Give y.ravel()."))
+    try:
+        target = given.astype(np.float32)
+    except (TypeError, ValueError) as error:
+        raise DataError(must_be("The labels", expected, f"{error}")) from error
+    strange = target[~(np.isnan(target) | np.isin(target, (0, 1)))]
+    if len(strange):
+        raise DataError(must_be("The labels", expected, f"{strange[0]:g}", "Give one column for classes or values."))
+    return target
 
 
 def _allowed(task: Task, tasks: frozenset[TaskKind]) -> Task:

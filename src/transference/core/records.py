@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from typing import Any, Literal
 
 from numpy.typing import NDArray
 
-from transference.core.errors import DataError
+from transference.core.errors import DataError, must_be
 
 Status = Literal["ok", "failed", "diverged", "out_of_memory"]
 
@@ -68,7 +70,7 @@ class RunRecord:
     Attributes
     ----------
     hash
-        Content hash of the cell, the study's settings that bear on it, and the data.
+        `cell_hash` of `cell`, `setting` and `data`.
     study, cell, status, error
         `error` is the message of a cell that is not "ok", with its last lines of traceback.
     task
@@ -85,6 +87,13 @@ class RunRecord:
         SHA-256 of the file beside the record that holds test rows, targets and scores; "" when there is none.
     seconds, peak_memory
         Wall seconds of fit and predict; bytes.
+    card
+        ``{"at_test": ..., "needs": [...]}`` of the method's Card.
+    model
+        SHA-256 of ``model.safetensors`` followed by ``model.json``; "" when no network was kept.
+    setting
+        What bears on the result besides the cell and the data: the schedule, the share of test rows, every parameter of
+        the method with its default, the source of a method of another package.
     """
 
     hash: str
@@ -101,15 +110,19 @@ class RunRecord:
     predictions: str
     seconds: float
     peak_memory: int
+    card: Mapping[str, Any] = field(default_factory=dict)
+    model: str = ""
+    setting: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:
         return json.dumps(_plain(asdict(self)), indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str) -> RunRecord:
-        """Raises DataError when the text is not a whole record."""
+        """Raises DataError when the text is not a whole record, or a value in it has another type than it should."""
         try:
             raw = _unplain(json.loads(text))
+            _check_types(raw)
             return cls(
                 **{
                     **raw,
@@ -119,7 +132,15 @@ class RunRecord:
                 }
             )
         except (ValueError, TypeError, KeyError) as error:
-            raise DataError(f"A record is damaged: {error}. Delete its folder and run the study again.") from error
+            what = str(error).rstrip(".")
+            raise DataError(f"A record is damaged: {what}. Run the study again; its cell will be repeated.") from error
+
+
+def cell_hash(cell: Cell, setting: Mapping[str, Any], data: str) -> str:
+    """32 hexadecimal digits of a cell, its setting and its data's fingerprint; the same after a way through JSON."""
+    content = {"cell": asdict(cell), "setting": setting, "data": data}
+    text = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -133,6 +154,29 @@ class Predictions:
     rows: NDArray[Any]
     target: NDArray[Any]
     scores: NDArray[Any]
+
+
+@cache
+def _types() -> Any:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(RunRecord)
+
+
+def _check_types(raw: Any) -> None:
+    from pydantic import ValidationError
+
+    try:
+        _types().validate_json(json.dumps(raw), strict=True)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        place = repr(".".join(map(str, fault["loc"])) or "record")
+        if fault["type"] == "missing":
+            raise DataError(f"{place} is missing") from error
+        raise DataError(must_be(place, fault["msg"].removeprefix("Input should be "), fault["input"])) from error
+    lengths = {name: len(line) for name, line in raw["history"].items()}
+    if len(set(lengths.values())) > 1:
+        raise DataError(must_be("'history'", "lists of equal length", lengths))
 
 
 _SPECIAL = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from transference.core.errors import ConfigError, did_you_mean
+from transference.core.errors import ConfigError, did_you_mean, must_be
 
 if TYPE_CHECKING:
     from transference.core.method import Method
@@ -43,7 +43,9 @@ def path(method_id: str) -> Path:
 
 
 def docstring(method_id: str) -> str:
-    """The docstring of the file, read without importing it."""
+    """The docstring of the file, read without importing it; of a method outside this package, that of its class."""
+    if ":" in method_id:
+        return inspect.getdoc(find(method_id)) or ""
     return ast.get_docstring(ast.parse(path(method_id).read_text(encoding="utf-8"))) or ""
 
 
@@ -55,16 +57,23 @@ def summary(method_id: str) -> str:
 def find(method_id: str) -> type[Method]:
     """The class behind an id. ``package.module:Class`` finds a method that lives outside this package."""
     if ":" in method_id:
-        module_name, _, class_name = method_id.partition(":")
-        try:
-            return getattr(importlib.import_module(module_name), class_name)
-        except (ImportError, AttributeError) as error:
-            raise ConfigError(
-                f"The method {method_id!r} could not be imported: {error}. "
-                "Write it as 'package.module:Class' and make the package importable."
-            ) from error
+        return _outside(method_id)
     path(method_id)
     return _class_of(importlib.import_module(f"transference.{method_id}"))
+
+
+def _outside(method_id: str) -> type[Method]:
+    from transference.core.method import Method
+
+    remedy = "Write it as 'package.module:Class' and make the package importable."
+    module_name, _, class_name = method_id.partition(":")
+    try:
+        found = getattr(importlib.import_module(module_name), class_name)
+    except (ImportError, AttributeError, TypeError, ValueError) as error:  # the last two for names that are none
+        raise ConfigError(f"The method {method_id!r} could not be imported: {error}. {remedy}") from error
+    if not (inspect.isclass(found) and issubclass(found, Method)):
+        raise ConfigError(must_be(f"The class behind {method_id!r}", "a transference Method", found, remedy))
+    return found
 
 
 def _class_of(module: ModuleType) -> type[Method]:

@@ -24,20 +24,22 @@ class ModalitySpec:
     name
         Letters, digits, ``_`` and ``-``.
     kind
-        ``image`` (channels, height, width) in [0, 1]; ``audio`` (frames, mel bands) in log power; ``video``
-        (frames, channels, height, width); ``text`` (words,) hashed word numbers, 0 is padding; ``series`` (steps, d);
-        ``set`` (elements, d); ``table`` and ``vector`` (d,).
+        ``image`` (channels, height, width) in [0, 1], or as a pretrained model wants it; ``audio`` (frames, mel bands)
+        in log power; ``video`` (frames, channels, height, width); ``text`` (words,) hashed word numbers or (tokens,)
+        token numbers, 0 is padding; ``series`` (steps, d); ``set`` (elements, d); ``table`` and ``vector`` (d,).
     shape
         Of one row, padded where rows differ in length.
     lengths
         Whether rows differ in length along the first axis.
     vocabulary
-        For text, how many word numbers there are, padding included; 0 elsewhere.
+        For text, how many word or token numbers there are, padding included; 0 elsewhere.
     encoder
         How raw input became these numbers when a pretrained encoder did it (``hf:<id>``), else "".
     reading
         What the reader needs to turn a raw cell of this modality into one row again (size, sample rate,
         column names, categories ...), so that a deployed model reads new rows the same way.
+    folder
+        Where the files of a pretrained model that is fine-tuned are looked up; no part of what the modality is.
     """
 
     name: str
@@ -47,6 +49,7 @@ class ModalitySpec:
     vocabulary: int = 0
     encoder: str = ""
     reading: Mapping[str, object] = field(default_factory=dict, hash=False)
+    folder: str = field(default="", repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, overload
 
 import numpy as np
@@ -27,9 +27,16 @@ class Views:
     present
         Name -> (n,) bool; a name left out is present in every row. Presence is data, never inferred from zeros.
     lengths
-        Name -> (n,) int64 for modalities whose rows differ in length; left out, every row has the full length.
+        Name -> (n,) int64 for modalities whose rows differ in length; left out, every row has the full length. Of no
+        meaning for the others.
     rows
         (n,) int64, the row in the manifest; counted from 0 when left out.
+
+    Raises
+    ------
+    DataError
+        For names that are no modality and for shapes and lengths that do not fit. Values are checked by `of`, and by a
+        method that reads them.
 
     Examples
     --------
@@ -54,19 +61,31 @@ class Views:
             raise DataError(f"There is no modality {primary!r} to be primary. {did_you_mean(primary, arrays)}")
         n = len(next(iter(arrays.values())))
         for name, array in arrays.items():
+            if name not in specs:
+                raise DataError(f"There is no ModalitySpec of {name!r}. {did_you_mean(name, specs)}".strip())
             if len(array) != n or array.shape[1:] != specs[name].shape:
                 raise DataError(must_be(f"The array of {name!r}", f"of shape {(n, *specs[name].shape)}", array.shape))
         self.arrays = dict(sorted(arrays.items()))
         self.specs = {name: specs[name] for name in self.arrays}
         self.primary = primary
-        given, sizes = present or {}, lengths or {}
-        self.present = {name: np.asarray(given.get(name, np.ones(n, bool)), bool) for name in self.arrays}
-        self.lengths = {
-            name: np.asarray(sizes.get(name, np.full(n, spec.shape[0])), np.int64)
-            for name, spec in self.specs.items()
-            if spec.lengths
-        }
+        most = {name: spec.shape[0] for name, spec in self.specs.items() if spec.lengths}
+        _check_names("presence", present or {}, self.arrays)
+        _check_names("lengths", lengths or {}, self.arrays)
+        self.present = {name: np.ones(n, bool) for name in self.arrays}
+        self.present |= {name: np.asarray(mask, bool) for name, mask in (present or {}).items()}
+        self.lengths = {name: np.full(n, size) for name, size in most.items()}
+        self.lengths |= {name: np.asarray(sizes, np.int64) for name, sizes in (lengths or {}).items() if name in most}
         self.rows = np.arange(n) if rows is None else np.asarray(rows, np.int64)
+        columns = [("row numbers", self.rows)]
+        columns += [(f"presence of {name!r}", mask) for name, mask in self.present.items()]
+        columns += [(f"lengths of {name!r}", sizes) for name, sizes in self.lengths.items()]
+        for subject, column in columns:
+            if column.shape != (n,):
+                raise DataError(must_be(f"The {subject}", f"of shape {(n,)}", column.shape))
+        for name, sizes in self.lengths.items():
+            if n and (sizes.min() < 0 or sizes.max() > most[name]):
+                met = f"{sizes.min()} to {sizes.max()}"
+                raise DataError(must_be(f"The lengths of {name!r}", f"in [0, {most[name]}]", met))
 
     @classmethod
     def of(cls, *, primary: str, kinds: Mapping[str, Kind] | None = None, **arrays: ArrayLike) -> Views:
@@ -78,18 +97,36 @@ class Views:
             kind = (kinds or {}).get(name) or guess.get(array.ndim)
             if kind is None:
                 raise DataError(must_be(f"The array of {name!r}", "of 2 to 5 dimensions, rows first", array.shape))
-            if not np.isfinite(array).all():
-                row = int(np.argwhere(~np.isfinite(array.reshape(len(array), -1)).all(1))[0, 0])
-                raise DataError(must_be(f"The array of {name!r}", "finite", f"nan or inf in row {row}"))
+            most = array.max(initial=0) if kind == "text" else -1
+            vocabulary = int(most) + 1 if np.isfinite(most) else 1
             values[name] = array
-            specs[name] = ModalitySpec(
-                name,
-                kind,
-                array.shape[1:],
-                lengths=kind in SEQUENCES,
-                vocabulary=int(array.max()) + 1 if kind == "text" else 0,
-            )
-        return cls(values, specs, primary)
+            specs[name] = ModalitySpec(name, kind, array.shape[1:], lengths=kind in SEQUENCES, vocabulary=vocabulary)
+        views = cls(values, specs, primary)
+        views.check_values()
+        return views
+
+    def check_values(self, specs: Mapping[str, ModalitySpec] | None = None) -> None:
+        """Raise DataError unless the rows that have a modality hold finite numbers, and word numbers for text.
+
+        Parameters
+        ----------
+        specs
+            Whose vocabularies count, such as those of a fitted method; the own ones when left out.
+        """
+        for name, array in self.arrays.items():
+            vocabulary = (specs or self.specs)[name].vocabulary
+            if _are_fine(np.stack([array.min(initial=0), array.max(initial=0)]), vocabulary).all():
+                continue
+            rows, values = self.rows[self.present[name]], array[self.present[name]]  # an absent row may hold anything
+            bad = ~_are_fine(values, vocabulary).reshape(len(rows), -1).all(1) if len(rows) else np.zeros(0, bool)
+            if not bad.any():
+                continue
+            row, numbers = rows[bad][0], values[bad][0]
+            if not np.isfinite(numbers).all():
+                raise DataError(must_be(f"The array of {name!r}", "finite", f"nan or inf in row {row}"))
+            met = f"{numbers.min():g} to {numbers.max():g} in row {row}"
+            remedy = "Number its words as those of the training rows."
+            raise DataError(must_be(f"The words of {name!r}", f"numbers in [0, {vocabulary})", met, remedy))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -182,3 +219,15 @@ class Views:
             for part in (array, self.present[name], self.lengths.get(name, self.rows)):
                 digest.update(np.ascontiguousarray(part).data)
         return digest.hexdigest()
+
+
+def _check_names(what: str, given: Iterable[str], options: Collection[str]) -> None:
+    for name in given:
+        if name not in options:
+            raise DataError(f"There is no modality {name!r} that has {what}. {did_you_mean(name, options)}".strip())
+
+
+def _are_fine(values: NDArray[Any], vocabulary: int) -> NDArray[np.bool_]:
+    """Which are finite and, where there is a vocabulary, numbers of its words."""
+    fine: NDArray[np.bool_] = (values >= 0) & (values < vocabulary) if vocabulary else np.isfinite(values)
+    return fine

@@ -33,8 +33,9 @@ def control(X: Views, kind: Control, seed: int, secondary: Sequence[str]) -> Vie
     kind
         ``shuffle``: every row gets the content, presence and length of another row, the same one for all secondary
         modalities together. ``noise``: independent normal numbers with the mean and standard deviation of each
-        feature (of each channel of a sequence), cut to the range of the data for images and video; for text, words
-        drawn by their frequency. Presence and lengths stay. ``constant``: every row gets the mean of all rows (of the
+        feature (of each channel of a sequence); for images and video they are then cut to the range of the data, which
+        moves both where many pixels lie at an end of it; for text, words drawn by their frequency. Presence and
+        lengths stay. ``constant``: every row gets the mean of all rows (of the
         rows that are long enough, step by step, up to the mean length); for text, the words of one row. Presence stays.
     seed
         Of the draw.
@@ -91,8 +92,9 @@ def add_noise(X: Views, name: str, level: float, seed: int) -> Views:
     X, name
         Rows, and the modality to damage.
     level
-        Standard deviation of the added normal noise, in units of each feature's own; at least 0. For text, the share of
-        the words that are replaced by words drawn by their frequency, in [0, 1].
+        Standard deviation of the added normal noise, in units of each feature's own; at least 0. The sum is cut to the
+        range of the data for images and video, so that less is added where pixels lie at an end of it. For text, the
+        share of the words that are replaced by words drawn by their frequency, in [0, 1].
     seed
         Of the draw.
     """
@@ -103,14 +105,13 @@ def add_noise(X: Views, name: str, level: float, seed: int) -> Views:
     if level == 0 or not present.any():
         return X
     generator = numpy_generator(seed, "add noise", name)
-    drawn = _noise(array, spec, present, lengths, generator)
     if is_text:
+        drawn = _noise(array, spec, present, lengths, generator)
         return X.replace(name, np.where(generator.random(array.shape) < level, drawn, array))
     mask = _real(array, present, lengths)
-    mean, _ = _moments(array, mask, spec)
-    return X.replace(
-        name, np.where(mask, _cut(array + level * (drawn - mean), array, mask, spec), 0).astype(array.dtype)
-    )
+    _, deviation = _moments(array, mask, spec)
+    noisy = array + level * deviation * generator.standard_normal(array.shape)
+    return X.replace(name, np.where(mask, _cut(noisy, array, mask, spec), 0).astype(array.dtype))
 
 
 def prompts(labels: Sequence[Any] | Array, template: str, related: bool, seed: int) -> list[str | None]:

@@ -22,7 +22,14 @@ NAMES = {
     "group": ("group", "subject", "speaker", "person", "patient", "participant", "session", "recording", "user"),
     "id": ("id", "uid", "uuid", "key", "row", "index", "name"),
 }
+LAST = {
+    "label": ("label", "class", "target", "category", "outcome"),
+    "split": NAMES["split"],
+    "group": tuple(f"{word}_id" for word in NAMES["group"]),
+    "id": ("id", "uid", "uuid"),
+}  # how longer names end: emotion_label, row_id
 _NUMBERED = re.compile(r"^(.*?)[_\-. ]?\d+$")
+_BETWEEN = re.compile(r"[_\-. ]+")
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")
 
 
@@ -68,20 +75,27 @@ def roles_of(table: RawTable, label: str | None = None) -> Roles:
     for role, names in NAMES.items():
         if found.get(role):
             continue
-        candidates = [name for name in table.columns if name != label and _sounds_like(name, names)]
+        candidates = [name for name in table.columns if name != label and _sounds_like(name, names, LAST[role])]
         found[role] = next((name for name in candidates if _fits(role, table.columns[name])), None)
     return Roles(**found)
+
+
+def left_out_of(table: RawTable, *, exclude: Iterable[str] = (), apart: Iterable[str] = ()) -> dict[str, str]:
+    """Column -> role of the columns that `guess_table` leaves out though they are not in `exclude`."""
+    excluded = {name for pattern in exclude for name in table.match(pattern)}
+    roles = roles_of(table)
+    looks = {"label": None if excluded else roles.label, "split": roles.split, "group": roles.group, "id": roles.id}
+    kept = excluded | set(apart)
+    return {name: role for role, name in looks.items() if name is not None and name not in kept}
 
 
 def guess_table(
     table: RawTable, *, exclude: Iterable[str] = (), apart: Iterable[str] = ()
 ) -> dict[str, ModalityConfig]:
     """As `guess_modalities`, for a table that is read already."""
-    alone = list(apart)
-    left_out = {name for pattern in exclude for name in table.match(pattern)}
-    roles = roles_of(table)
-    guessed = roles.columns() if not left_out else [name for name in roles.columns() if name != roles.label]
-    left_out |= {name for name in guessed if name not in alone}
+    alone, excluded = list(apart), list(exclude)
+    left_out = {name for pattern in excluded for name in table.match(pattern)}
+    left_out |= set(left_out_of(table, exclude=excluded, apart=alone))
     free = [name for name in table.columns if name not in left_out]
     kinds = {name: kind_of(table.columns[name], Files(table.path.parent)) for name in free}
     found: dict[str, ModalityConfig] = {}
@@ -181,9 +195,11 @@ def _pattern(table: RawTable, prefix: str, columns: Sequence[str]) -> tuple[str,
     return tuple(columns)
 
 
-def _sounds_like(name: str, words: Sequence[str]) -> bool:
-    lower = name.lower()
-    return lower in words or any(lower.endswith(f"_{word}") or lower.startswith(f"{word}_id") for word in words)
+def _sounds_like(name: str, names: Sequence[str], last: Sequence[str]) -> bool:
+    """By whole words: ``row_id`` is an id, ``refractive_index`` and ``age_group`` are measurements."""
+    words = _BETWEEN.split(name.lower().strip("_-. "))
+    ends = tuple(f"_{each}" for each in last)
+    return all(word in names for word in words) or "_".join(["", *words]).endswith(ends)
 
 
 def _fits(role: str, cells: Sequence[Any]) -> bool:
@@ -192,10 +208,19 @@ def _fits(role: str, cells: Sequence[Any]) -> bool:
     if role == "split":
         return set(filled) == {"train", "test"} and len(filled) == len(cells)
     if role == "id":
-        return distinct == len(cells)
+        return distinct == len(cells) and not _is_float(filled)
     if role == "group":
         return len(filled) == len(cells) and 1 < distinct < len(cells)
     return distinct > 1
+
+
+def _is_float(filled: Sequence[str]) -> bool:
+    """Whether all cells are numbers, and not all of them whole ones."""
+    try:
+        list(map(float, filled))
+    except ValueError:
+        return False
+    return not all(cell.lstrip("+-").isdecimal() for cell in filled)
 
 
 def _safe(name: str) -> str:

@@ -12,7 +12,10 @@ from numpy.typing import NDArray
 from transference.core.errors import Faults, did_you_mean, must_be
 from transference.core.spec import TaskKind
 from transference.data.decoders.parts import Fault
-from transference.data.rawtable import RawTable
+from transference.data.rawtable import SHOWN, RawTable
+
+NOTHING = ("nan", "NaN")  # how a table writes a label that is missing, besides an empty cell
+LARGEST = float(np.finfo(np.float32).max)
 
 
 def _filled(cells: Sequence[Any]) -> list[str | None]:
@@ -89,22 +92,30 @@ def read_labels(
     if not columns:
         return np.full(len(table), None, object)
     if task == "classification":
-        cells = _filled(table.columns[columns[0]])
+        cells = [None if cell in NOTHING else cell for cell in _filled(table.columns[columns[0]])]
         _check_classes(table, columns[0], cells, splits, faults)
         y = np.empty(len(table), object)
         y[:] = cells
         return y
+    if task == "multilabel" and len(columns) == 1:
+        met = f"the one column {columns[0]!r}"
+        remedy = "Set task = 'classification' for it."
+        faults.add(f"{table.path.name}: " + must_be("Several labels", "of two columns or more", met, remedy))
     values = np.full((len(table), len(columns)), np.nan, np.float32)
     found = []
     for k, name in enumerate(columns):
         for row, cell in enumerate(table.columns[name]):
-            value = np.nan if cell is None else _number(cell)
-            if cell is not None and not np.isfinite(value):
-                remedy = "Correct it, empty it, or set task = 'classification'."
-                found.append(Fault(row, name, must_be("A label", "a finite number", str(cell)[:60], remedy)))
-            elif task == "multilabel" and cell is not None and value not in (0, 1):
+            if cell is None or cell in NOTHING:
+                continue
+            value = _number(cell)
+            if not abs(value) <= LARGEST:
+                remedy = "Correct it, empty it or set task = 'classification'."
+                expected = f"a number of at most {LARGEST:.3g}" if np.isfinite(value) else "a finite number"
+                found.append(Fault(row, name, must_be("A label", expected, str(cell)[:60], remedy)))
+            elif task == "multilabel" and value not in (0, 1):
                 found.append(Fault(row, name, must_be("A label of several", "0 or 1", str(cell)[:60])))
-            values[row, k] = value
+            else:
+                values[row, k] = value
     table.tell(found, faults)
     if not found and np.isnan(values).any(1).all():
         faults.add(f"{table.where(None, columns[0])}: No row has a label. Label some.")
@@ -137,7 +148,6 @@ def _check_classes(
     if splits is None:
         return
     unknown = [row for row, cell in enumerate(cells) if cell and splits[row] == "test" and cell not in classes]
+    close = {row: did_you_mean(str(cells[row]), classes) for row in unknown[:SHOWN]}  # slow; the others are not told
     told = "The label {!r} of a test row occurs in no training row. {}"
-    table.tell(
-        [Fault(row, column, told.format(cells[row], did_you_mean(str(cells[row]), classes))) for row in unknown], faults
-    )
+    table.tell([Fault(row, column, told.format(cells[row], close.get(row, ""))) for row in unknown], faults)

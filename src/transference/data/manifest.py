@@ -1,12 +1,13 @@
 """A table of rows becomes a Dataset, with every fault of the table and of the files it names in one error.
 
 One row is one example. A modality is a column (a path, a text, a list of numbers) or a group of columns. An empty cell
-means that the row lacks the modality, an empty label that the row is unlabelled. Paths are relative to the table and
-do not leave its folder.
+means that the row lacks the modality, an empty label (or nan) that the row is unlabelled. Paths are relative to the
+table and do not leave its folder.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from transference.core.spec import ModalitySpec, TaskKind
 from transference.core.views import Views
 from transference.data.dataset import Dataset
 from transference.data.decoders.parts import Fault
-from transference.data.guess import Roles, guess_modalities, guess_roles, guess_table
+from transference.data.guess import Roles, guess_modalities, guess_roles, guess_table, left_out_of
 from transference.data.labels import read_groups, read_ids, read_labels, read_splits
 from transference.data.modality import ModalityConfig
 from transference.data.rawtable import RawTable, read_table
@@ -55,7 +56,8 @@ def load_manifest(
     label
         The column to predict; for several labels a pattern of columns of zeros and ones (``tag_*``).
     modalities
-        How each modality is read; those left out are guessed from the cells.
+        How each modality is read; those left out are guessed from the cells. A pattern of columns never stands for
+        the columns of label, split, group and id. A warning says which other columns a guess leaves out.
     task
         "classification", "regression" or "multilabel".
     split
@@ -92,14 +94,15 @@ def load_manifest(
         splits = read_splits(table, split, faults)
         groups = read_groups(table, group, splits, faults)
         y = read_labels(table, labels, task, splits, faults)
-        taken = [*labels, *(name for name in roles.values() if name is not None)]
-        configs = _configs(table, primary, secondary, modalities or {}, taken, faults)
+        taken = dict.fromkeys(labels, "label") | {name: purpose for purpose, name in roles.items() if name is not None}
+        configs, about = _configs(table, primary, secondary, modalities or {}, taken, faults)
         columns = {
             name: column
             for name, config in configs.items()
-            if (column := _read(table, name, config, faults, cache, memory)) is not None
+            if (column := _read(table, name, config, faults, cache, memory, taken)) is not None
         }
-    return Dataset(table.path.stem, _views(columns, primary), y, task, ids, splits, groups, {"table": table.path.name})
+    source = {"table": table.path.name, **about}
+    return Dataset(table.path.stem, _views(columns, primary), y, task, ids, splits, groups, source)
 
 
 def read_rows(
@@ -158,27 +161,34 @@ def _configs(
     primary: str,
     secondary: Sequence[str] | None,
     given: Mapping[str, ModalityConfig],
-    taken: Sequence[str],
+    taken: Mapping[str, str],
     faults: Faults,
-) -> dict[str, ModalityConfig]:
-    """The modalities of the study, guessed where they are not given."""
+) -> tuple[dict[str, ModalityConfig], dict[str, str]]:
+    """The modalities of the study, guessed where they are not given, and what a guess left out."""
     others = list(given) if secondary is None and given else list(secondary or ())
     wanted = [primary, *(name for name in others if name != primary)]
     unknown = [name for name in wanted if name not in given]
     guessed: dict[str, ModalityConfig] = {}
+    about: dict[str, str] = {}
     if unknown or not given:
         used = [*taken, *(name for config in given.values() for name in (config.columns or (config.column,)))]
         guessed = guess_table(table, exclude=used, apart=unknown)
     configs = {**guessed, **given}
     if secondary is None and not given:
         wanted = [primary, *(name for name in guessed if name != primary)]
+        left_out = left_out_of(table, exclude=taken, apart=unknown)
+        if left_out:
+            about["left out"] = ", ".join(f"{name!r} (looks like the {role})" for name, role in left_out.items())
+            told = f"{table.path.name}: Columns left out of the guessed modalities: {about['left out']}."
+            remedy = "Say what they are (split, group, id), or name them under 'modalities'."
+            warnings.warn(f"{told} {remedy}", stacklevel=3)
     for name in wanted:
         if name not in configs:
             faults.add(
                 f"{table.path.name}: There is no modality {name!r}, and no column of this name. "
                 f"{did_you_mean(name, [*configs, *table.columns])}"
             )
-    return {name: configs[name] for name in wanted if name in configs}
+    return {name: configs[name] for name in wanted if name in configs}, about
 
 
 def _columns_of(how: ModalityConfig | ModalitySpec, name: str = "") -> list[str]:
@@ -188,6 +198,28 @@ def _columns_of(how: ModalityConfig | ModalitySpec, name: str = "") -> list[str]
     return list(columns)
 
 
+def _find(
+    table: RawTable, name: str, how: ModalityConfig | ModalitySpec, faults: Faults, taken: Mapping[str, str]
+) -> list[str] | None:
+    """The columns of a modality; None where a part of them is not there, or is `taken` (column -> what it is)."""
+    columns: list[str] = []
+    whole = True
+    for pattern in _columns_of(how, name):
+        found = table.match(pattern) if isinstance(how, ModalityConfig) else [pattern] * (pattern in table.columns)
+        free = [column for column in found if column not in taken]
+        if not found:
+            faults.add(table.missing(pattern, f"the modality {name!r}"))
+        elif not free:
+            what = taken[found[0]]
+            faults.add(
+                f"{table.path.name}: The column {found[0]!r} is the {what}, and the modality {name!r} names it too. "
+                f"A model would be shown its own answer, or what tells rows apart. Leave it out of {name!r}."
+            )
+        whole = whole and bool(free)
+        columns += [column for column in free if column not in columns]
+    return columns if whole else None
+
+
 def _read(
     table: RawTable,
     name: str,
@@ -195,15 +227,10 @@ def _read(
     faults: Faults,
     cache: Path | None,
     memory: int,
+    taken: Mapping[str, str] | None = None,
 ) -> Column | None:
-    patterns = _columns_of(how, name)
-    columns: list[str] = []
-    for pattern in patterns:
-        found = table.match(pattern) if isinstance(how, ModalityConfig) else [pattern] * (pattern in table.columns)
-        if not found:
-            faults.add(table.missing(pattern, f"the modality {name!r}"))
-        columns += [column for column in found if column not in columns]
-    if len(columns) < len(patterns):
+    columns = _find(table, name, how, faults, taken or {})
+    if columns is None:
         return None
     grouped = how.columns or how.kind == "table" if isinstance(how, ModalityConfig) else "columns" in how.reading
     cells: list[Any] = table.columns[columns[0]]

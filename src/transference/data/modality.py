@@ -21,6 +21,8 @@ OPTIONS: Mapping[Kind, frozenset[str]] = {
     "vector": frozenset(),
 }
 ENCODED: frozenset[Kind] = frozenset({"text", "image", "audio"})
+FINE_TUNED: Mapping[Kind, str] = {"text": "tokenizer", "image": "processor"}
+"""Kind -> what of a pretrained model reads the cells when its weights are trained too."""
 
 
 class ModalityConfig(BaseModel):
@@ -36,6 +38,10 @@ class ModalityConfig(BaseModel):
         A group of columns, for tables and vectors: a pattern (``profile_*``) or a list of names and patterns.
     encoder
         ``hf:<id or folder>`` for frozen features of a pretrained encoder (text, image, audio), else "".
+    fine_tune
+        Whether the weights of `encoder` (of text or images) are trained too, at a hundredth of the learning rate, and
+        kept with every trained model. Slow without a GPU. What knows no encoders (`fusion.early`, scikit-learn
+        estimators) is given counts of tokens, or the pixels.
     size
         Of images and video frames, in pixels: one number or [height, width]. When left out: the size that all have in
         common, if that is at most 256 pixels a side; 64 otherwise.
@@ -46,8 +52,9 @@ class ModalityConfig(BaseModel):
     mels
         Mel bands of audio; 40 when left out.
     length
-        The most that is kept of one row: words of text (when left out, the longest row, at most 1024), frames of audio
-        and video, steps of series, elements of sets (when left out, the longest row).
+        The most that is kept of one row: words of text (when left out, the longest row, at most 1024; with an encoder
+        tokens, and what the model allows), frames of audio and video, steps of series, elements of sets (when left out,
+        the longest row).
     vocabulary
         How many word numbers text has, padding included; 8192 when left out.
     categories
@@ -60,6 +67,7 @@ class ModalityConfig(BaseModel):
     column: str = ""
     columns: tuple[str, ...] = ()
     encoder: str = ""
+    fine_tune: bool = False
     size: tuple[int, int] | None = None
     channels: int | None = None
     rate: int | None = Field(default=None, ge=1000)
@@ -91,6 +99,16 @@ class ModalityConfig(BaseModel):
         if self.encoder and self.kind not in ENCODED:
             raise ValueError(
                 f"A pretrained encoder reads text, images or audio, and the kind is {self.kind!r}. Leave 'encoder' out."
+            )
+        if self.fine_tune and not self.encoder:
+            raise ValueError(
+                "The option 'fine_tune' trains the weights of a pretrained encoder, and none is named. Name an "
+                "'encoder', or leave it out."
+            )
+        if self.fine_tune and self.kind not in FINE_TUNED:
+            raise ValueError(
+                f"Fine-tuning reads text and images, and the kind is {self.kind!r}. Leave 'fine_tune' out for frozen "
+                "features."
             )
         allowed = frozenset({"length"} if self.kind == "text" else ()) if self.encoder else OPTIONS[self.kind]
         for name in sorted(frozenset().union(*OPTIONS.values()) - allowed):

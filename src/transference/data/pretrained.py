@@ -66,6 +66,20 @@ class Backbone(nn.Module):
             return _pooled(self.model.get_audio_features(**fed))
         return self._encoder()(**fed).last_hidden_state.mean(1)
 
+    def size(self, shown: str, kind: str, shape: tuple[int, ...]) -> int:
+        """How many numbers stand for a cell of this shape; raises ConfigError where the model does not take such."""
+        try:
+            with torch.no_grad():
+                if kind == "text":
+                    one = torch.ones((1, 1), dtype=torch.int64)
+                    return self.text({"input_ids": one, "attention_mask": one}).shape[1]
+                return self.image(torch.zeros(1, *shape)).shape[1]
+        except (TypeError, ValueError, RuntimeError, IndexError, AttributeError) as error:
+            reason = f"{type(error).__name__}: {error}".partition("\n")[0][:200]
+            raise ConfigError(
+                f"The encoder {shown!r} cannot be fine-tuned to read {kind}: {reason}. Leave 'fine_tune' out."
+            ) from error
+
     def _encoder(self) -> Any:
         return self.model.get_encoder() if self.model.config.is_encoder_decoder else self.model
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import polars as pl
 
-from transference.core.errors import DataError, Faults, did_you_mean, must_be
+from transference.core.errors import DataError, Faults, collect, did_you_mean, must_be
 from transference.data.decoders.parts import Fault
 
 SHOWN = 5  # faults of one column that are told one by one
@@ -97,11 +97,13 @@ def read_table(path: str | Path) -> RawTable:
 
 def _parquet(path: Path) -> pl.DataFrame:
     try:
-        return pl.read_parquet(path)
+        frame = pl.read_parquet(path)
     except (pl.exceptions.PolarsError, OSError) as error:
         raise DataError(
             must_be(f"The table {path.name!r}", "a readable Parquet file", str(error).partition("\n")[0][:120])
         ) from error
+    _check_names(path, frame.columns)
+    return frame
 
 
 def _csv(path: Path, separator: str) -> pl.DataFrame:
@@ -118,12 +120,21 @@ def _csv(path: Path, separator: str) -> pl.DataFrame:
         ) from error
     if not text.strip():
         raise DataError(must_be(f"The table {path.name!r}", "of a header and one row or more", "an empty file"))
-    header = next(csv.reader(io.StringIO(text.lstrip("\r\n").partition("\n")[0]), delimiter=separator))
+    if "\n" not in text:
+        text = text.replace("\r", "\n")  # of old Macintosh programs
+    try:
+        header = next(csv.reader(io.StringIO(text.lstrip("\r\n")), delimiter=separator))
+    except csv.Error as error:
+        raise DataError(_stray(path, str(error))) from error
     _check_header(path, header, separator)
     try:
-        return pl.read_csv(text.encode(), separator=separator, infer_schema=False)
+        frame = pl.read_csv(text.encode(), separator=separator, infer_schema=False)
     except pl.exceptions.PolarsError as error:
-        raise DataError(_malformed(path, text, separator, len(header))) from error
+        _refuse_ragged(path, text, separator, len(header), strict=True)
+        raise DataError(_stray(path, "stray quotes")) from error
+    if frame[:, -1].null_count():  # polars fills up what a row lacks, and says nothing
+        _refuse_ragged(path, text, separator, len(header), strict=False)
+    return frame
 
 
 def _check_header(path: Path, header: Sequence[str], separator: str) -> None:
@@ -135,6 +146,10 @@ def _check_header(path: Path, header: Sequence[str], separator: str) -> None:
                     f"The columns of {path.name!r} must be separated by {wanted}. Got {name} instead. "
                     f"Save it again with {wanted}" + (", or rename it to .tsv." if other == "\t" else ".")
                 )
+    _check_names(path, header)
+
+
+def _check_names(path: Path, header: Sequence[str]) -> None:
     names = [name.strip() for name in header]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -151,33 +166,42 @@ def _check_header(path: Path, header: Sequence[str], separator: str) -> None:
         )
 
 
-def _malformed(path: Path, text: str, separator: str, width: int) -> str:
-    """Which row a CSV parser stumbles over."""
+def _refuse_ragged(path: Path, text: str, separator: str, width: int, *, strict: bool) -> None:
+    """Raise DataError with the rows that have more or fewer cells than the header; lines of blanks are no rows."""
+    lines = io.StringIO(text.lstrip("\r\n").replace("\r\n", "\n").replace("\r", " "))
+    limit = csv.field_size_limit(len(text) + 1)  # a cell may hold a whole book
     try:
-        for number, row in enumerate(csv.reader(io.StringIO(text), delimiter=separator, strict=True), 1):
-            if len(row) > width:
-                return must_be(
-                    f"{path.name}, row {number}",
-                    f"of {width} cells, as the header has",
-                    len(row),
-                    f"Put cells that hold {separator!r} into double quotes.",
-                )
+        rows = enumerate(csv.reader(lines, delimiter=separator, strict=strict), 1)
+        wrong = [(number, len(row)) for number, row in rows if len(row) != width and any(map(str.strip, row))]
     except csv.Error as error:
-        return must_be(f"The table {path.name!r}", "well-formed CSV", f"{error}", "Look for a stray double quote.")
-    return must_be(f"The table {path.name!r}", "well-formed CSV", "stray quotes", "Look for a stray double quote.")
+        raise DataError(_stray(path, str(error))) from error
+    finally:
+        csv.field_size_limit(limit)
+    with collect(path.name) as faults:
+        for number, found in wrong[:SHOWN]:
+            quote = f"Put cells that hold {separator!r} into double quotes."
+            fill = f"Write an empty cell too, with its {separator!r}."
+            subject, expected = f"{path.name}, row {number}", f"of {width} cells, as the header has"
+            faults.add(must_be(subject, expected, found, quote if found > width else fill))
+        if len(wrong) > SHOWN:
+            faults.add(f"{path.name}: {len(wrong) - SHOWN} more rows have another number of cells than the header.")
+
+
+def _stray(path: Path, met: str) -> str:
+    return must_be(f"The table {path.name!r}", "well-formed CSV", met, "Look for a stray double quote.")
 
 
 def _cells(column: pl.Series) -> list[Any]:
     """Texts stripped of surrounding blanks, lists as they are, numbers as text; None where empty."""
     if isinstance(column.dtype, pl.List | pl.Array):
         return column.to_list()
-    if column.dtype in (pl.Binary, pl.Object) or isinstance(column.dtype, pl.Struct):
+    if column.dtype in (pl.Binary, pl.Object, pl.Duration) or isinstance(column.dtype, pl.Struct):
         raise DataError(
             must_be(
                 f"The column {column.name!r}",
                 "of text, numbers or lists of numbers",
                 str(column.dtype),
-                "Write its content to files, and their paths into the column.",
+                "Write it as numbers, or its content to files and their paths into the column.",
             )
         )
     if column.dtype.is_float():

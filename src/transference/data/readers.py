@@ -22,15 +22,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transference.core.errors import DataError, collect
-from transference.core.spec import Kind, ModalitySpec
-from transference.data.decoders import audio, image, numbers, steps, text, video
+from transference.core.spec import ModalitySpec
+from transference.data.decoders import audio, finetuned, image, numbers, steps, text, video
 from transference.data.decoders.parts import Cell, CellFault, Fault, Files, Prepared, Source
-from transference.data.modality import ModalityConfig
+from transference.data.modality import FINE_TUNED, ModalityConfig
 
 MEMORY = 1 << 30  # bytes of one modality that are held in ordinary memory
-VERSION = 1  # of what the decoders make of a cell
+VERSION = 2  # of what the decoders make of a cell
 
-DECODERS: Mapping[Kind, Callable[[Source, Mapping[str, Any]], Prepared]] = {
+DECODERS: Mapping[str, Callable[[Source, Mapping[str, Any]], Prepared]] = {
     "image": image.prepare,
     "audio": audio.prepare,
     "video": video.prepare,
@@ -39,6 +39,8 @@ DECODERS: Mapping[Kind, Callable[[Source, Mapping[str, Any]], Prepared]] = {
     "set": partial(steps.prepare, kind="set"),
     "table": numbers.prepare_table,
     "vector": numbers.prepare_vector,
+    "tokenizer": finetuned.prepare_tokens,
+    "processor": finetuned.prepare_pixels,
 }
 
 
@@ -106,6 +108,8 @@ def read_column(
         kind, encoder = how.kind, how.encoder
         name = name or how.column
         options = {**how.options(), **_place(how, name, columns)}
+        if how.fine_tune:
+            encoder, options[FINE_TUNED[kind]] = "", encoder
     else:
         options = {**how.reading, **_of_shape(how)}
         kind, encoder, name = options.get("raw", how.kind), how.encoder, how.name
@@ -120,10 +124,18 @@ def read_column(
         isinstance(how, ModalitySpec),
         options.get("column", name),
     )
-    prepared = DECODERS[kind](source, options)
+    reader = next((each for each in FINE_TUNED.values() if each in options), kind)
+    prepared = DECODERS[reader](source, options)
     place: dict[str, Any] = {key: options[key] for key in ("column", "columns") if key in options}
     spec = ModalitySpec(
-        name, prepared.kind, prepared.shape, prepared.lengths, prepared.vocabulary, "", {**place, **prepared.reading}
+        name,
+        prepared.kind,
+        prepared.shape,
+        prepared.lengths,
+        prepared.vocabulary,
+        "",
+        {**place, **prepared.reading},
+        prepared.folder,
     )
     column = _fill(len(cells), prepared, spec, source, cache or default_cache(), memory)
     if strict:

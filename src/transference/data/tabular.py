@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import numpy as np
@@ -22,8 +23,18 @@ def features(X: Views, names: Iterable[str]) -> NDArray[np.float32]:
     8 instants, spaced evenly over the real ones; sets the mean and the maximum of their elements. Images, tables and
     vectors are flattened. A row that lacks a modality has zeros there.
     """
-    parts = [_features(X[name], X.specs[name], X.lengths.get(name)) * X.present[name][:, None] for name in names]
-    return np.concatenate(parts, 1)
+    return np.concatenate([_of_present(X, name) for name in names], 1)
+
+
+def _of_present(X: Views, name: str) -> NDArray[np.float32]:
+    """(n, d), zeros where absent; what an absent row holds, nan perhaps, is not looked at."""
+    present, lengths = X.present[name], X.lengths.get(name)
+    if present.all():
+        return _features(X[name], X.specs[name], lengths)
+    found = _features(X[name][present], X.specs[name], None if lengths is None else lengths[present])
+    whole = np.zeros((len(X), found.shape[1]), np.float32)
+    whole[present] = found
+    return whole
 
 
 def _features(array: NDArray, spec: ModalitySpec, lengths: NDArray[np.int64] | None) -> NDArray[np.float32]:
@@ -31,14 +42,15 @@ def _features(array: NDArray, spec: ModalitySpec, lengths: NDArray[np.int64] | N
     if spec.kind == "text":
         return counts(array, spec.vocabulary)
     if lengths is None or spec.kind not in ("series", "audio", "video", "set"):
-        return np.asarray(array, np.float32).reshape(n, -1)
+        return np.asarray(array, np.float32).reshape(n, math.prod(spec.shape))
     if spec.kind == "set":
         mask = np.arange(array.shape[1]) < lengths[:, None]  # (n, elements)
         mean = (array * mask[:, :, None]).sum(1) / np.maximum(lengths, 1)[:, None]
         most = np.where(mask[:, :, None], array, -np.inf).max(1)
         return np.concatenate([mean, np.where(lengths[:, None] > 0, most, 0)], 1).astype(np.float32)
     if spec.kind == "video":
-        return resample(array, lengths, min(FRAMES, array.shape[1])).reshape(n, -1)
+        frames = min(FRAMES, array.shape[1])
+        return resample(array, lengths, frames).reshape(n, frames * math.prod(spec.shape[1:]))
     return summary(array, lengths)
 
 
@@ -72,7 +84,7 @@ def summary(array: NDArray, lengths: NDArray[np.int64]) -> NDArray[np.float32]:
         padded = np.concatenate([steps, steps[-1:]])  # so that the last bound is an index
         told[row, :, 2] = np.minimum.reduceat(padded, bounds)[::2]
         told[row, :, 3] = np.maximum.reduceat(padded, bounds)[::2]
-    return told.reshape(n, -1)
+    return told.reshape(n, len(parts) * 4 * d)
 
 
 def resample(array: NDArray, lengths: NDArray[np.int64], steps: int) -> NDArray[np.float32]:

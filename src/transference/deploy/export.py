@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-import tempfile
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from transference.core.batch import Batch
-from transference.core.errors import ConfigError, must_be
+from transference.core.errors import ConfigError, DataError, must_be
 from transference.core.method import Method
 from transference.core.spec import DataSpec
 from transference.core.views import Views
@@ -43,7 +43,8 @@ def export(method: Method, X: Views, path: str | Path, *, about: Mapping[str, st
     Returns
     -------
     float
-        The largest absolute difference between ONNX and in-memory answers over X.
+        The largest absolute difference between ONNX and in-memory answers over X; where an answer is above 1, as a
+        share of the largest.
 
     Raises
     ------
@@ -58,23 +59,26 @@ def export(method: Method, X: Views, path: str | Path, *, about: Mapping[str, st
     deployed = Deployed(
         method=type(method).__module__.removeprefix("transference."),
         form="features" if isinstance(inner, EstimatorMethod) else "views",
-        spec=DataSpec({name: spec.modalities[name] for name in names}, spec.primary, spec.task),
+        spec=DataSpec({name: replace(spec.modalities[name], folder="") for name in names}, spec.primary, spec.task),
         about=dict(about or {}),
+        columns=_columns(inner),
     )
+    if not len(rows):
+        raise DataError(must_be("The number of rows to check the file with", "1 or more", 0))
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(suffix=".onnx", dir=target.parent)
-    os.close(handle)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         if isinstance(inner, EstimatorMethod):
-            _write_estimator(inner, rows, Path(temporary))
+            _write_estimator(inner, rows, temporary)
         elif isinstance(inner, NeuralMethod):
-            _write_network(inner, rows, Path(temporary))
+            _write_network(inner, rows, temporary)
         else:
             raise ConfigError(
                 f"{type(inner).__name__} cannot be exported: it is neither a network nor a scikit-learn estimator."
             )
-        _describe(Path(temporary), deployed)
-        difference = float(np.abs(Predictor(temporary).scores(rows) - inner.decide(rows)).max())
+        _describe(temporary, deployed)
+        answers = inner.decide(rows)
+        difference = float(np.abs(Predictor(temporary).scores(rows) - answers).max() / max(1.0, np.abs(answers).max()))
         if not difference <= TOLERANCE:
             raise ConfigError(
                 must_be(
@@ -86,8 +90,15 @@ def export(method: Method, X: Views, path: str | Path, *, about: Mapping[str, st
             )
         os.replace(temporary, target)
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
     return difference
+
+
+def _columns(method: Method) -> tuple[int, ...]:
+    """The class numbers that an estimator knows, where no training row had some class of the task."""
+    if not isinstance(method, EstimatorMethod) or method.spec_.task.kind != "classification":
+        return ()
+    return tuple(int(number) for number in method.estimator_.classes_)
 
 
 class _Answers(nn.Module):
@@ -163,12 +174,13 @@ def _require(*packages: str) -> None:
 
 
 class _quiet:
-    """The exporter logs what it skips at every call."""
+    """The exporter and its optimiser log what they skip at every call."""
 
     def __enter__(self) -> None:
-        self.logger = logging.getLogger("torch.onnx")
-        self.level = self.logger.level
-        self.logger.setLevel(logging.ERROR)
+        self.levels = {name: logging.getLogger(name).level for name in ("torch.onnx", "onnxscript")}
+        for name in self.levels:
+            logging.getLogger(name).setLevel(logging.ERROR)
 
     def __exit__(self, *_: Any) -> None:
-        self.logger.setLevel(self.level)
+        for name, level in self.levels.items():
+            logging.getLogger(name).setLevel(level)

@@ -33,12 +33,15 @@ class Deployed:
         Task, classes, and the modalities that are read, with how each is read.
     about
         The study, the arm and the seed it comes from.
+    columns
+        The class number of each column that the graph answers; all classes in their order where empty.
     """
 
     method: str
     form: Literal["views", "features"]
     spec: DataSpec
     about: Mapping[str, str]
+    columns: tuple[int, ...] = ()
 
     def to_json(self) -> str:
         return json.dumps({"format": 1, **asdict(self), "spec": spec_to_json(self.spec)}, ensure_ascii=False)
@@ -46,7 +49,7 @@ class Deployed:
     @classmethod
     def from_json(cls, text: str) -> Self:
         raw = json.loads(text)
-        return cls(raw["method"], raw["form"], spec_from_json(raw["spec"]), raw["about"])
+        return cls(raw["method"], raw["form"], spec_from_json(raw["spec"]), raw["about"], tuple(raw["columns"]))
 
 
 class Predictor:
@@ -82,10 +85,18 @@ class Predictor:
             ) from error
 
     def scores(self, X: Views) -> NDArray[Any]:
-        """(n, classes) probabilities or (n, outputs) values."""
+        """(n, classes) probabilities or (n, outputs) values; every row must have what the model reads."""
+        if not len(X):
+            raise DataError(must_be("The number of rows to answer", "1 or more", 0, "Ask only where there are rows."))
         for name, spec in self.deployed.spec.modalities.items():
             if X[name].shape[1:] != spec.shape:
                 raise DataError(must_be(f"A row of {name!r}", f"of shape {spec.shape}", X[name].shape[1:]))
+            lacking = X.rows[~X.present[name]]
+            if len(lacking):
+                raise DataError(
+                    f"The model needs {name!r} in every row. {len(lacking)} rows lack it: {lacking[:5].tolist()}"
+                    f"{' ...' if len(lacking) > 5 else ''}. Leave these rows out."
+                )
         if self.deployed.form == "features":
             from transference.data.tabular import features
 
@@ -94,7 +105,12 @@ class Predictor:
             feed = inputs_of(X.only(self.deployed.spec.modalities, primary=self.deployed.spec.primary))
         wanted = {given.name for given in self._session.get_inputs()}
         answers = self._session.run(None, {name: value for name, value in feed.items() if name in wanted})[-1]
-        return np.asarray(answers, np.float32).reshape(len(X), -1)
+        scores = np.asarray(answers, np.float32).reshape(len(X), -1)
+        if not self.deployed.columns:
+            return scores
+        whole = np.zeros((len(X), self.deployed.spec.task.outputs), np.float32)
+        whole[:, self.deployed.columns] = scores
+        return whole
 
     def predict(self, X: Views) -> NDArray[Any]:
         """(n,) labels or values; (n, k) zeros and ones for several labels."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from transference.core.errors import ConfigError, did_you_mean
+from transference.core.errors import ConfigError, DataError, did_you_mean
 from transference.core.records import RunRecord
 from transference.deploy.export import export
 from transference.experiment.cell import fit_cell, from_model
-from transference.experiment.config import load
-from transference.experiment.plan import rows_of
+from transference.experiment.config import parse
+from transference.experiment.plan import fingerprint, rows_of
 from transference.experiment.runner import prepare
 from transference.experiment.store import Store
 
@@ -31,6 +31,11 @@ def export_arm(
         Which cell; the first seed and the last budget of the study when left out. A network is taken from the cell's
         folder; an estimator is fitted again from the record, since nothing is ever pickled.
 
+    Raises
+    ------
+    DataError
+        When the rows are no longer those that the record was made from.
+
     Returns
     -------
     tuple
@@ -38,8 +43,15 @@ def export_arm(
     """
     store = Store(folder)
     record = _choose(store, arm, seed, budget)
-    config = load(store.folder)
+    known = store.study()["config"]  # of the other arms nothing is needed, not even that their methods are importable
+    only = {"arms": {arm: known["arms"][arm]}, "study": {**known["study"], "baseline": arm}}
+    config = parse({**known, **only}, store.folder, str(store.folder / "study.json"))
     data, _ = prepare(config)
+    if fingerprint(data) != record.data:
+        raise DataError(
+            f"The rows of the study {record.study!r} have changed since the arm {arm!r} was trained on them, so the "
+            "model cannot be checked. Put the rows back as they were, or run the study again."
+        )
     kept = store.model(record.hash)
     method = fit_cell(config, record.cell, data)[0] if kept is None else from_model(kept)
     test = rows_of(data, record.cell.seed, config.data.test).test
@@ -64,8 +76,9 @@ def _choose(store: Store, arm: str, seed: int | None, budget: str | None) -> Run
     chosen = [record for record in of_arm if str(record.cell.budget) == wanted and seed in (None, record.cell.seed)]
     if not chosen:
         seeds = sorted({record.cell.seed for record in of_arm})
+        asked = [f"{name} {value}" for name, value in (("seed", seed), ("budget", budget)) if value is not None]
         raise ConfigError(
-            f"The arm {arm!r} has no finished cell with seed {seed} and budget {budget}. "
+            f"The arm {arm!r} has no finished cell{' with ' if asked else ''}{' and '.join(asked)}. "
             f"Seeds: {seeds}; budgets: {budgets}."
         )
     return chosen[0]

@@ -33,7 +33,8 @@ from transference.data.dataset import Dataset
 from transference.data.split import label_budget, split_rows
 from transference.experiment.config import Config
 from transference.experiment.plan import budget_of, classes, rows_of, task_of
-from transference.experiment.store import Model, prediction_bytes
+from transference.experiment.setting import package_digest, setting_of
+from transference.experiment.store import Model, model_digest, prediction_bytes
 from transference.train.schedule import Schedule
 
 PACKAGES = ("transference", "numpy", "scipy", "scikit-learn", "torch")
@@ -113,13 +114,14 @@ def to_model(method: Method) -> Model | None:
 
 
 def from_model(model: Model) -> Method:
-    """The fitted method that `to_model` took apart."""
+    """The fitted method that `to_model` took apart; on another device where this machine lacks that of its training."""
     import torch
 
     about = json.loads(model.about)
     parameters = about["parameters"]
     if parameters.get("schedule") is not None:
-        parameters["schedule"] = Schedule(**parameters["schedule"])
+        schedule = Schedule(**parameters["schedule"])
+        parameters["schedule"] = replace(schedule, device="auto") if missing_device(schedule.device) else schedule
     method: Any = create(about["method"], **parameters)
     state = {name: torch.from_numpy(value.copy()) for name, value in model.state.items()}
     restored: Method = method.restore(spec_from_json(json.dumps(about["spec"])), state)
@@ -130,9 +132,36 @@ def blank(config: Config, cell: Cell, data: Dataset, digest: str, fingerprint: s
     """The record of a cell before anything has happened: failed, and without a reason."""
     task = task_of(config, data)
     where = environment(config.schedule.device)
+    card = find(cell.method).card
     return RunRecord(
-        digest, config.name, cell, "failed", "", where, task, fingerprint, {}, {}, (), "", seconds=0.0, peak_memory=0
+        digest,
+        config.name,
+        cell,
+        status="failed",
+        error="",
+        environment=where,
+        task=task,
+        data=fingerprint,
+        rows={},
+        history={},
+        findings=(),
+        predictions="",
+        seconds=0.0,
+        peak_memory=0,
+        card={"at_test": card.at_test, "needs": sorted(card.needs)},
+        setting=setting_of(cell, config),
     )
+
+
+def missing_device(name: str) -> str:
+    """Why torch can not use a device on this machine; "" where it can."""
+    import torch
+
+    try:
+        torch.empty(0, device="cpu" if name == "auto" else name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        return str(error).partition("\n")[0].rstrip(".")
+    return ""
 
 
 def environment(device: str) -> Environment:
@@ -143,7 +172,7 @@ def environment(device: str) -> Environment:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     shown = f"{device}: {torch.cuda.get_device_name(device)}" if device.startswith("cuda") else device
     processor = platform.processor() or platform.machine()
-    return Environment(platform.python_version(), platform.platform(), processor, _versions(), 1, shown)
+    return Environment(platform.python_version(), platform.platform(), processor, versions(), 1, shown)
 
 
 def _run(config: Config, cell: Cell, data: Dataset, digest: str, fingerprint: str) -> Outcome:
@@ -167,6 +196,7 @@ def _run(config: Config, cell: Cell, data: Dataset, digest: str, fingerprint: st
         history=history,
         findings=tuple(findings),
         predictions=hashlib.sha256(prediction_bytes(predictions)).hexdigest(),
+        model="" if model is None else model_digest(model),
         seconds=seconds,
         peak_memory=_peak(),
     )
@@ -208,7 +238,8 @@ def _explain(error: Exception) -> tuple[Status, str]:
         f"  {Path(frame.filename).name}:{frame.lineno} in {frame.name}: {frame.line}"
         for frame in traceback.extract_tb(error.__traceback__)[-3:]
     ]
-    return status, "\n".join([message, *lines])
+    text = "\n".join([message, *lines])
+    return status, text.encode(errors="backslashreplace").decode()  # a broken file name has halves of characters
 
 
 _UNKNOWN = object()
@@ -225,13 +256,16 @@ def _plain(value: Any) -> Any:
 
 
 @lru_cache(maxsize=1)
-def _versions() -> Mapping[str, str]:
+def versions() -> Mapping[str, str]:
+    """Of the packages that bear on results; this one's with a digest of its source."""
     found = {}
     for name in PACKAGES:
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
+    if "transference" in found:
+        found["transference"] += f"+{package_digest()}"
     return found
 
 

@@ -38,6 +38,7 @@ from transference.core.metrics import METRICS
 from transference.core.registry import find, names
 from transference.data.corrupt import CONTROLS, Control
 from transference.data.modality import ModalityConfig
+from transference.experiment.store import Store
 from transference.train.schedule import Schedule
 
 Budget = int | float | str | dict[str, int]
@@ -190,10 +191,12 @@ def load(path: str | Path) -> Config:
     ------
     ConfigError
         With every fault of the file.
+    DataError
+        Where a folder holds no whole study.
     """
     path = Path(path)
-    if (path / "study.json").is_file():
-        return parse(json.loads((path / "study.json").read_bytes())["config"], path, str(path / "study.json"))
+    if path.is_dir():
+        return parse(Store(path).study()["config"], path, str(path / "study.json"))
     if not path.is_file():
         raise ConfigError(f"There is no study file {str(path)!r}. Write one with 'transference init'.")
     try:

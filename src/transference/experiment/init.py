@@ -13,7 +13,7 @@ from typing import Any
 from transference.core.errors import ConfigError, did_you_mean
 from transference.core.registry import names, summary
 from transference.data.guess import Roles, guess_table, roles_of
-from transference.data.modality import ModalityConfig
+from transference.data.modality import FINE_TUNED, ModalityConfig
 from transference.data.rawtable import RawTable, read_table
 from transference.experiment.config import SAFE_NAME
 
@@ -118,6 +118,8 @@ def _modality(name: str, config: ModalityConfig, table: RawTable) -> str:
         lines.append(f"# {empty} of {len(table)} rows lack it")
     if config.kind in ("text", "image", "audio"):
         lines.append('# encoder = "hf:ID-OR-FOLDER"  # frozen features of a pretrained model, kept on disk')
+    if config.kind in FINE_TUNED:
+        lines.append("# fine_tune = true  # trains the weights of the encoder too; slow without a GPU")
     return "\n".join(lines) + "\n"
 
 

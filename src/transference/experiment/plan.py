@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -20,10 +19,9 @@ from transference.core.metrics import METRICS
 from transference.core.records import Cell
 from transference.core.registry import find
 from transference.data.dataset import Dataset
-from transference.data.split import Split, label_budget, split_rows
+from transference.data.split import Split, check_leaks, label_budget, split_rows
 from transference.experiment.config import Budget, Config, budget_name
 
-FORMAT = 1  # raise it when what a cell computes or keeps changes, so that old records are not taken for new ones
 DEFAULT_METRIC = {"classification": "accuracy", "regression": "mae"}
 
 
@@ -75,21 +73,6 @@ def task_of(config: Config, data: Dataset) -> dict[str, Any]:
     }
 
 
-def cell_hash(cell: Cell, config: Config, fingerprint: str) -> str:
-    """32 hexadecimal digits of everything that bears on what a cell computes: neither the name of the study, nor its
-    metric, nor its other cells do.
-    """
-    content = {
-        "format": FORMAT,
-        "cell": asdict(cell),
-        "schedule": asdict(config.schedule),
-        "test": config.data.test,
-        "data": fingerprint,
-    }
-    text = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str)
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-
-
 def fingerprint(data: Dataset) -> str:
     """A digest of rows, labels, split and groups."""
     digest = hashlib.blake2b(f"{data.task} {data.views.fingerprint()}".encode(), digest_size=16)
@@ -112,6 +95,19 @@ def rows_of(data: Dataset, seed: int, test: float) -> Split:
     """The rows that train and test: as `split_rows`, less the test rows that lack the primary modality."""
     split = split_rows(data, seed, test)
     return Split(split.train, split.test[data.views.present[data.views.primary][split.test]])
+
+
+def leaks(data: Dataset, config: Config) -> list[str]:
+    """What test rows and training rows share, in the split of any seed; none of it is refused."""
+    seeds = config.study.seeds if data.split is None else config.study.seeds[:1]
+    found = {seed: check_leaks(data, rows_of(data, seed, config.data.test)) for seed in seeds}
+    leaking = [seed for seed in seeds if found[seed]]
+    if data.split is not None or not leaking:
+        return found[seeds[0]]
+    told = [f"Seed {leaking[0]}: {message}" for message in found[leaking[0]]]
+    if leaking[1:]:
+        told.append(f"The splits of other seeds leak too: {', '.join(map(str, leaking[1:]))}.")
+    return told
 
 
 def _bytes(column: NDArray[Any]) -> bytes:
@@ -147,6 +143,7 @@ def _misfits(name: str, card: Card, data: Dataset) -> Iterator[str]:
 def _check_rows(config: Config, data: Dataset, faults: Faults) -> None:
     """Splits and budgets, for every seed; each budget is reported once."""
     refused: set[str] = set()
+    metric = config.study.metric
     for seed in config.study.seeds:
         try:
             split = rows_of(data, seed, config.data.test)
@@ -166,6 +163,12 @@ def _check_rows(config: Config, data: Dataset, faults: Faults) -> None:
             faults.add(
                 f"The test rows have labels that no training row has: {', '.join(map(repr, unknown))}. "
                 "Add training rows with these labels, or leave these test rows out."
+            )
+        if metric == "auroc" and len(tested) == 1 and metric not in refused:
+            refused.add(metric)
+            faults.add(
+                f"The metric 'auroc' needs two classes or more among the test rows, and those of seed {seed} hold "
+                f"{tested.pop()!r} alone. Choose another metric, or test on more rows."
             )
         for budget in config.study.budgets:
             if budget_name(budget) in refused:

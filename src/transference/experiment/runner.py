@@ -7,6 +7,7 @@ memory stay too, unless `retry` says otherwise: the same cell on the same machin
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -15,15 +16,15 @@ from typing import Any
 
 from transference.core.errors import ConfigError
 from transference.core.method import Method
-from transference.core.records import Cell, RunRecord, Status
+from transference.core.records import Cell, RunRecord, Status, cell_hash
 from transference.data.dataset import Dataset
-from transference.data.split import check_leaks
-from transference.experiment.cell import Outcome, blank, fit_cell, from_model, run_cell
+from transference.experiment.cell import Outcome, blank, fit_cell, from_model, missing_device, run_cell, versions
 from transference.experiment.clusters import Backend, WorkerKilled
 from transference.experiment.clusters import workers as worker_pool
 from transference.experiment.config import Config, load
-from transference.experiment.plan import cell_hash, classes, fingerprint, plan, rows_of, task_of
-from transference.experiment.store import Store, read_model
+from transference.experiment.plan import classes, fingerprint, leaks, plan, rows_of, task_of
+from transference.experiment.setting import setting_of
+from transference.experiment.store import Store
 
 Progress = Callable[[int, int, RunRecord | None], None]
 
@@ -36,6 +37,7 @@ def run(
     backend: Backend = "loky",
     address: str | None = None,
     progress: Progress | None = None,
+    notice: Callable[[str], None] | None = None,
     retry: bool = False,
     data: Dataset | None = None,
 ) -> Path:
@@ -54,6 +56,9 @@ def run(
         ``loky``: processes of this machine. ``dask``, ``ray``: the cluster at this address, or a local one.
     progress
         Called with (finished cells, all cells, the record just written or None at the start).
+    notice
+        Called with a line of text for each thing that the reader of the results should know: what test rows share with
+        training rows, damaged cells, cells that other code computed.
     retry
         Whether cells that failed, diverged or ran out of memory are run again.
     data
@@ -64,15 +69,18 @@ def run(
     The folder of the study.
     """
     config = config if isinstance(config, Config) else load(config)
+    if address is None:
+        check_device(config)
     data, cells = prepare(config, data)
     digest = fingerprint(data)
-    hashes = {cell_hash(cell, config, digest): cell for cell in cells}
+    hashes = {cell_hash(cell, setting_of(cell, config), digest): cell for cell in cells}
     store = Store(Path(folder) / config.name)
+    about, tell = describe(data, config), notice or _ignore
+    for leak in about["leaks"]:
+        tell(leak)
     with store.lock():
-        store.begin(
-            {"config": config.to_json(), "cells": list(hashes), "data": describe(data, config), "fingerprint": digest}
-        )
-        finished = _finished(store, config, data, retry)
+        store.begin({"config": config.to_json(), "cells": list(hashes), "data": about, "fingerprint": digest})
+        finished = _finished(store, config, data, retry, tell)
         missing = [(cell, key) for key, cell in hashes.items() if key not in finished]
         done = len(hashes) - len(missing)
         if progress:
@@ -97,6 +105,16 @@ def prepare(config: Config, data: Dataset | None = None) -> tuple[Dataset, list[
         names = [primary, *(name for name in views.names if name != primary)]
     data = replace(data, views=views.only(sorted(names), primary=primary))
     return data, plan(config, data)
+
+
+def check_device(config: Config) -> None:
+    """Raise ConfigError unless torch finds the device of the schedule on this machine."""
+    reason = missing_device(config.schedule.device)
+    if reason:
+        raise ConfigError(
+            f"The device {config.schedule.device!r} of [schedule] can not be used on this machine: {reason}. "
+            'Write device = "auto", which takes a GPU where there is one, or device = "cpu".'
+        )
 
 
 def load_data(config: Config) -> Dataset:
@@ -136,7 +154,8 @@ def load_method(folder: str | Path) -> Method:
     ConfigError
         Where none was kept: an estimator answers, or the cell is a control.
     """
-    model = read_model(Path(folder))
+    folder = Path(folder)
+    model = Store(folder.parent).model(folder.name)
     if model is None:
         raise ConfigError(f"No network was kept in {str(folder)!r}. Train it again from its record with refit().")
     return from_model(model)
@@ -160,19 +179,35 @@ def describe(data: Dataset, config: Config) -> dict[str, Any]:
         "classes": {name: y.count(name) for name in classes(data)},
         "split": "column" if data.split is not None else "drawn by group" if data.group is not None else "drawn",
         "source": dict(data.source),
-        "notes": check_leaks(data, split),
+        "leaks": leaks(data, config),
     }
 
 
-def _finished(store: Store, config: Config, data: Dataset, retry: bool) -> set[str]:
+def _finished(store: Store, config: Config, data: Dataset, retry: bool, notice: Callable[[str], None]) -> set[str]:
     """Hashes of the cells that need not run; their records learn of a metric or baseline that the study changed."""
     finished, task = set(), task_of(config, data)
+    damaged, own, others = store.damaged(), versions().get("transference"), Counter[str]()
+    for message in damaged.values():
+        notice(message)
     for record in store.records():
-        if record.status == "ok" or not retry:
+        if record.hash not in damaged and (record.status == "ok" or not retry):
             finished.add(record.hash)
+            made_by = record.environment.packages.get("transference")
+            if made_by != own:
+                others[str(made_by)] += 1
             if (task, config.name) != (record.task, record.study):
                 store.rewrite(replace(record, task=task, study=config.name))
+    if others:
+        notice(
+            f"{others.total()} finished cells were computed by other code of this package "
+            f"({', '.join(sorted(others))}; now {own}) and are kept. "
+            f"To compute them again, delete {str(store.folder)!r} and run the study."
+        )
     return finished
+
+
+def _ignore(message: str) -> None:
+    pass
 
 
 Missing = Sequence[tuple[Cell, str]]

@@ -14,20 +14,20 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from transference.core.errors import DataError
-from transference.core.records import Predictions, RunRecord
+from transference.core.records import Predictions, RunRecord, cell_hash
 
 PARTIAL = ".partial-"
+STUDY = {"config": dict, "cells": list, "data": dict, "fingerprint": str}
 
 
 @dataclass(frozen=True)
@@ -56,14 +56,20 @@ class Store:
             self.folder.mkdir(parents=True, exist_ok=True)
             for leftover in self.folder.glob(f"{PARTIAL}*"):
                 shutil.rmtree(leftover)
-            partial = self.folder / ".study.json.part"
-            text = json.dumps(study, indent=1, sort_keys=True, ensure_ascii=False)
-            _write_file(partial, text.encode())
-            os.replace(partial, self.folder / "study.json")
+        self.put({"study.json": json.dumps(study, indent=1, sort_keys=True, ensure_ascii=False)})
+
+    def put(self, texts: Mapping[str, str]) -> None:
+        """Write files of the study as a whole, by name: where one can not be written, all stay as they were."""
+        partials = {self.folder / f".{name}.part": self.folder / name for name in texts}
+        with _on_disk(self.folder, *partials):
+            for partial, text in zip(partials, texts.values(), strict=True):
+                _write_file(partial, text.encode())
+            for partial, path in partials.items():
+                os.replace(partial, path)
             _sync_folder(self.folder)
 
     def study(self) -> dict[str, Any]:
-        """What `begin` wrote."""
+        """What `begin` wrote: "config", "cells", "data" and "fingerprint"."""
         path = self.folder / "study.json"
         if not path.is_file():
             raise DataError(
@@ -71,20 +77,30 @@ class Store:
                 "Name the folder that 'transference run' wrote, such as runs/demo."
             )
         try:
-            found: dict[str, Any] = json.loads(path.read_bytes())
-        except ValueError as error:
+            found = json.loads(path.read_bytes())
+            wrong = [name for name, kind in STUDY.items() if not isinstance(found[name], kind)]
+            if wrong or not all(isinstance(cell, str) for cell in found["cells"]):
+                raise TypeError(f"{', '.join(wrong) or 'cells'} is of another type than it should be")
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            what = f"it has no {error}" if isinstance(error, KeyError) else error
             raise DataError(
-                f"{str(path)!r} is damaged: {error}. Run the study again; finished cells are kept."
+                f"{str(path)!r} is damaged: {what}. Run the study again from its study file; finished cells are kept."
             ) from error
-        return found
+        return dict(found)
 
     def records(self) -> list[RunRecord]:
-        """The records of the study's cells that are whole, in the study's order; see `damaged` for the others."""
+        """The study's records whose predictions are whole too, in its order; see `damaged` for the others."""
         return self._read_all()[0]
 
     def damaged(self) -> dict[str, str]:
-        """Hash -> what is wrong, for cells whose record or predictions can not be read; a run runs them again."""
-        return self._read_all()[1]
+        """Hash -> what is wrong, for cells whose record, predictions or network is not whole; a run runs them again."""
+        whole, damaged = self._read_all()
+        for record in whole:
+            try:
+                self._model(record)
+            except DataError as error:
+                damaged[record.hash] = str(error)
+        return damaged
 
     def record(self, cell: str) -> RunRecord:
         """The record of a cell, its predictions checked against it."""
@@ -95,9 +111,17 @@ class Store:
             raise DataError(
                 f"The record of cell {cell} is damaged: {error}. Run the study again; the cell will be repeated."
             ) from error
+        except DataError as error:
+            raise DataError(f"{str(folder / 'record.json')!r}: {error}") from error
         if record.hash != cell:
             raise DataError(f"The record in {str(folder)!r} belongs to cell {record.hash}. Run the study again.")
-        if record.predictions:
+        if cell_hash(record.cell, record.setting, record.data) != cell:
+            raise DataError(
+                f"The record of cell {cell} was changed, or is of another version: "
+                "its cell, setting and data do not give its hash. "
+                "Run the study again; the cell will be repeated."
+            )
+        if record.status == "ok":
             self._prediction_bytes(cell, record.predictions)
         return record
 
@@ -107,8 +131,8 @@ class Store:
         return Predictions(arrays["rows"], arrays["target"], arrays["scores"])
 
     def model(self, cell: str) -> Model | None:
-        """The network of a cell; None where none was kept."""
-        return read_model(self.folder / cell)
+        """The network of a cell, checked against its record; None where none was kept."""
+        return self._model(self.record(cell))
 
     def write(self, record: RunRecord, predictions: Predictions | None, model: Model | None = None) -> None:
         """Put a cell on disk in one piece, in place of what was there.
@@ -139,7 +163,7 @@ class Store:
         """Replace the text of a record whose predictions stay."""
         folder = self.folder / record.hash
         partial = folder / ".record.json.part"
-        with _on_disk(self.folder):
+        with _on_disk(self.folder, partial):
             _write_file(partial, record.to_json().encode())
             os.replace(partial, folder / "record.json")
             _sync_folder(folder)
@@ -174,6 +198,23 @@ class Store:
                     damaged[cell] = str(error)
         return whole, damaged
 
+    def _model(self, record: RunRecord) -> Model | None:
+        if not record.model:
+            return None
+        cell, folder = record.hash, self.folder / record.hash
+        try:
+            numbers, about = (folder / "model.safetensors").read_bytes(), (folder / "model.json").read_bytes()
+        except OSError as error:
+            raise DataError(
+                f"The model of cell {cell} can not be read: {error}. Run the study again; the cell will be repeated."
+            ) from error
+        if hashlib.sha256(numbers + about).hexdigest() != record.model:
+            raise DataError(
+                f"The model of cell {cell} is damaged: it lacks the sum that its record states. "
+                "Run the study again; the cell will be repeated."
+            )
+        return Model(about.decode(), load(numbers))
+
     def _prediction_bytes(self, cell: str, digest: str) -> bytes:
         path = self.folder / cell / "predictions.safetensors"
         content = path.read_bytes() if path.is_file() else b""
@@ -190,23 +231,14 @@ def prediction_bytes(predictions: Predictions) -> bytes:
     return _save({"rows": predictions.rows, "target": predictions.target, "scores": predictions.scores})
 
 
+def model_digest(model: Model) -> str:
+    """What `RunRecord.model` states: the SHA-256 of model.safetensors followed by model.json."""
+    return hashlib.sha256(_save(model.state) + model.about.encode()).hexdigest()
+
+
 def _save(arrays: Mapping[str, NDArray[Any]]) -> bytes:
     """safetensors.numpy writes the memory of an array as if its rows were contiguous: see that they are."""
     return save({name: np.array(array, order="C") for name, array in arrays.items()})
-
-
-def read_model(folder: Path) -> Model | None:
-    """The network kept in the folder of a cell; None where none was kept."""
-    if not (folder / "model.json").is_file():
-        return None
-    try:
-        return Model(
-            (folder / "model.json").read_text(encoding="utf-8"), load((folder / "model.safetensors").read_bytes())
-        )
-    except (OSError, UnicodeDecodeError, SafetensorError) as error:
-        raise DataError(
-            f"The model in {str(folder)!r} is damaged: {error}. Delete the folder and run the study again."
-        ) from error
 
 
 def _write_file(path: Path, content: bytes) -> None:
@@ -226,13 +258,15 @@ def _sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def _on_disk(folder: Path, partial: Path | None = None) -> Iterator[None]:
+def _on_disk(folder: Path, *partials: Path) -> Iterator[None]:
     """A write that fails leaves nothing half-written and says so in one message."""
     try:
         yield
     except OSError as error:
-        if partial is not None:
+        for partial in partials:
             shutil.rmtree(partial, ignore_errors=True)
+            with suppress(OSError):
+                partial.unlink()
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         raise DataError(
             f"The disk that holds {str(folder)!r} is full. "

@@ -10,7 +10,9 @@ sum of one function a modality, so on XOR it stays at chance.
 Shapes: s_m (n, classes). The mean is one of logits (for regression, of values), not of probabilities: the fused logits
 are then additive in the modalities, and their empirical additive projection is themselves. With joint = 0, the
 default, each predictor is trained as if it were alone, so that none is held back by a faster one; with joint = 1 only
-the mean is trained. A row that has none of the weighted modalities gets scores of 0.
+the mean is trained. A row that has none of the weighted modalities teaches nothing, so it is left out of training; it
+gets scores of 0. Every weighted modality needs a labelled row that has it: a predictor that learned nothing must not be
+averaged with those that did.
 
 Cost: one encoder and one linear head a modality.
 
@@ -20,15 +22,19 @@ Source: the taxonomy of baltrusaitis2019. Departs from nothing: it fixes the mea
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from transference.core.batch import Batch
+from transference.core.batch import Batch, labelled
+from transference.core.errors import DataError
 from transference.core.method import Card
 from transference.core.parameters import Interval
 from transference.core.spec import DataSpec
+from transference.core.views import Views
 from transference.nn.heads import head
 from transference.nn.losses import supervised
 from transference.nn.named import ByModality
@@ -83,8 +89,8 @@ class LateFusion(NeuralMethod):
     Parameters
     ----------
     secondary_weight
-        Weight of each secondary modality in the mean; the primary one has 1. With 0 the others have no predictor and
-        the method is the primary modality alone.
+        Weight of each secondary modality in the mean; the primary one has 1. With 0 the others have no predictor, only
+        the rows that have the primary modality are trained on, and the method is the primary modality alone.
     joint
         Share, in [0, 1], of the loss of the mean; the rest is each predictor's own.
     width, schedule, seed
@@ -131,6 +137,17 @@ class LateFusion(NeuralMethod):
 
     def scores(self, net: LateNetwork, batch: Batch) -> Tensor:
         return self._mean(self._parts(net, batch), batch)
+
+    def _trainable(self, X: Views, target: NDArray[Any]) -> tuple[Views, NDArray[Any]]:
+        names = X.names if self.secondary_weight > 0 else (X.primary,)
+        known = labelled(torch.from_numpy(target)).numpy()
+        for name in names:
+            if not (known & X.present[name]).any():
+                raise DataError(
+                    f"No labelled row has {name!r}, so its predictor cannot learn. Leave it out of the study."
+                )
+        mask = np.logical_or.reduce([X.present[name] for name in names])
+        return (X, target) if mask.all() else (X.take(mask), target[mask])
 
     def _parts(self, net: LateNetwork, batch: Batch) -> dict[str, Tensor]:
         """Name -> (n, classes) scores of each modality of the batch that has a predictor."""

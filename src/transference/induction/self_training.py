@@ -10,7 +10,8 @@ is confidently wrong, which no amount of rounds mends.
 Labelling everything at once teaches a model what it already says; the order is what teaches. With prior_matched, the
 rows added so far are divided over the classes as the labelled rows are, so that the larger class does not swallow the
 rest.
-With consistency, the network's answers shall not change under noise on its standardised input x, labelled or not:
+With consistency, the network's answers shall not change under noise on its standardised input x, labelled or not (for
+a pretrained model inside the network, x is what that makes of a row: never pixels or token numbers):
 
     minimise  mean CE(f(x), y) + consistency · mean CE(f(x), f(x + noise · rms(x) · e)),  e ~ N(0, 1), f(x) held fixed
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from transference.core.spec import ModalitySpec
 from transference.nn.encoders import Encoder, mask_of, rarity, weighted_words
+from transference.nn.encoders.base import scale_of
 from transference.nn.resampling import resample, shrink
 
 
@@ -68,10 +69,9 @@ class Inputs(Encoder):
             self.rarity.copy_(rarity(values, self.modality.vocabulary))
         x = self.raw(values, lengths)
         self.mean.copy_(x.mean(0))
-        deviation = x.std(0, correction=0)
         if self.modality.kind != "text":
-            self.scale.copy_(torch.where(deviation > 1e-6, 1 / deviation.clamp_min(1e-6), 0.0))
-        self.variance.copy_((deviation * self.scale).square().sum().clamp_min(1e-6))
+            self.scale.copy_(scale_of(x))
+        self.variance.copy_((x.std(0, correction=0) * self.scale).square().sum().clamp_min(1e-6))
 
     def standard(self, values: Tensor, lengths: Tensor | None) -> Tensor:
         return (self.raw(values, lengths) - self.mean) * self.scale

@@ -10,7 +10,8 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from transference.report.verdict import amount, budget_key, budget_label, competes, number, scale
+from transference.report.verdict import competes, told_from_0
+from transference.report.wording import amount, budget_key, budget_label, interval, number, scale
 
 WIDTH, HEIGHT = 260, 156
 LEFT, RIGHT, TOP, BOTTOM = 40, 252, 10, 130
@@ -51,16 +52,23 @@ def _limits(values: Iterable[float], ends: Iterable[float]) -> tuple[float, floa
 
 
 def _axis(entries: Sequence[Entry], name: str, task: Mapping[str, Any]) -> tuple[Scale, list[dict[str, Any]]]:
-    ends = [entry[f"{name}_{end}"] for entry in entries for end in ("low", "high")]
+    ends = [end for entry in entries for end in _ends(entry, name)]
     low, high = _limits([entry[name] for entry in entries], ends)
     at = _linear(low, high, EDGE, 100 - EDGE)
     factor = scale(task)
     return at, [{"at": at(each / factor), "text": f"{each:g}"} for each in ticks(low * factor, high * factor)]
 
 
+def _ends(entry: Entry, name: str) -> tuple[float, float]:
+    """Of an interval; the value itself where there is none."""
+    prefix = "" if name == "mean" else f"{name}_"
+    low, high = entry[f"{prefix}low"], entry[f"{prefix}high"]
+    return (entry[name], entry[name]) if low is None or high is None else (low, high)
+
+
 def _mark(entry: Entry, name: str, at: Scale, task: Mapping[str, Any]) -> dict[str, Any]:
-    value, low, high = (entry[f"{name}{end}"] for end in ("", "_low", "_high"))
-    text = f"{number(value, task, sign=True)} [{number(low, task)}, {number(high, task)}]"
+    value, (low, high) = entry[name], _ends(entry, name)
+    text = number(value, task, sign=True) + interval(entry, name, task)
     return {"at": at(value), "low": at(low), "high": at(high), "text": text, "label": f"{amount(value, task)}, {text}"}
 
 
@@ -73,14 +81,13 @@ def forest(entries: Sequence[Entry], task: Mapping[str, Any]) -> dict[str, Any] 
     at, marks = _axis(shown, "gain_semi", task)
     rows = []
     for entry in shown:
-        p = entry["p_semi_adjusted"]
-        sure = p is not None and p < 0.05
+        good = "good" if entry["gain_semi"] > 0 else "bad"
         rows.append(
             {
                 "arm": entry["arm"],
                 "role": role(entry),
                 "shape": "diamond" if entry["needs_all_at_test"] else "circle" if competes(entry) else "square",
-                "tone": ("good" if entry["gain_semi"] > 0 else "bad") if sure else "plain",
+                "tone": good if told_from_0(entry) else "plain",
                 **_mark(entry, "gain_semi", at, task),
             }
         )
@@ -142,10 +149,9 @@ def efficiency(entries: Sequence[Entry], budgets: Sequence[Any], task: Mapping[s
     for arm, curve in curves.items():
         if arm == task["baseline"]:
             continue
-        ends = [(x(places[budget_key(one["budget"])]), y(one["low"]), y(one["high"])) for one in curve]
+        ends = [(x(places[budget_key(one["budget"])]), *map(y, _ends(one, "mean"))) for one in curve]
         told = "; ".join(
-            f"{budget_label(one['budget'], task)}: {number(one['mean'], task)} "
-            f"[{number(one['low'], task)}, {number(one['high'], task)}]"
+            f"{budget_label(one['budget'], task)}: {number(one['mean'], task)}{interval(one, 'mean', task)}"
             for one in curve
         )
         panels.append(

@@ -16,15 +16,16 @@ from markupsafe import Markup, escape
 
 from transference.core.records import RunRecord
 from transference.report import charts
-from transference.report.verdict import budget_key, budget_label, budget_phrase, number, scale, unit
+from transference.report.verdict import FEWEST
+from transference.report.wording import budget_key, budget_label, budget_phrase, interval, number, scale, unit
 
 NONE = "–"
 _OUTCOMES = {
     "helps": "helps",
-    "unclear": "open",
+    "open": "open",
     "regularises": "regularisation, not transfer",
     "hurts": "hurts",
-    "nothing": "does not help",
+    "nothing": "no gain shown",
     "unknown": "unknown",
 }
 _SECTIONS = (
@@ -70,6 +71,7 @@ def render(summary: Mapping[str, Any], records: Sequence[RunRecord]) -> str:
         study=summary["study"],
         metric=summary["metric"],
         method=summary["method"],
+        fewest=FEWEST,
         notes=summary["notes"],
         outcome=summary["outcome"],
         outcome_words=_OUTCOMES[summary["outcome"]],
@@ -194,9 +196,7 @@ def _numbers(title: str, entries: Sequence[Mapping[str, Any]], task: Mapping[str
 def _interval(entry: Mapping[str, Any], name: str, task: Mapping[str, Any]) -> str:
     if entry[name] is None:
         return NONE
-    prefix = "" if name == "mean" else f"{name}_"
-    low, high = (number(entry[f"{prefix}{end}"], task) for end in ("low", "high"))
-    return f"{number(entry[name], task, sign=name != 'mean')} [{low}, {high}]"
+    return number(entry[name], task, sign=name != "mean") + interval(entry, name, task)
 
 
 def _p(value: float | None) -> str:

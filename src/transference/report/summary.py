@@ -16,17 +16,19 @@ from transference.core.errors import DataError, must_be
 from transference.core.metrics import Metric, metric
 from transference.core.records import Predictions, RunRecord
 from transference.report.compare import Estimate, Key, Score, compare, estimate, holm, score
-from transference.report.verdict import budget_key, competes, verdicts
+from transference.report.notes import notes
+from transference.report.verdict import FEWEST, competes, verdicts
+from transference.report.wording import budget_key
 
-PRIMARY_ONLY = frozenset({"unimodal", "induction.self_training"})
 POINTS = 32  # of a training curve
 DIGITS = 9
 _METHOD = (
     "Means over seeds with 95 % intervals over seeds and test rows, which are paired between arms "
-    "(Obuchowski and Rockette's variance, Hillis' degrees of freedom); p-values corrected for all arms and budgets "
-    "by Holm."
+    "(Obuchowski and Rockette's variance, Hillis' degrees of freedom). The p-values of gains are corrected by Holm: "
+    "those over the baseline for all arms and budgets, those over the strongest primary-only arm for all budgets and "
+    "the arms that can win the verdict. Intervals are not corrected, nor is the p-value of what was transferred: the "
+    f"verdict asks it only of gains that are told from 0. Below {FEWEST} seeds in common there is no verdict."
 )
-_ONE_SEED = "One seed: the intervals are about test rows only and say nothing about another seed."
 
 
 def summarise(
@@ -42,7 +44,8 @@ def summarise(
         By the hash of their record, for the cells that are "ok".
     about
         What is known of the data beside the records, as plain values: "name", "rows", "labelled", "split",
-        "modalities" (name -> kind, shape, rows that have it), "source", "notes".
+        "modalities" (name -> kind, shape, rows that have it), "source", "notes", "leaks" (what of the test rows was in
+        training).
 
     Returns
     -------
@@ -53,7 +56,7 @@ def summarise(
     Raises
     ------
     DataError
-        When the records are not of one study with one metric, or two are of the same cell.
+        When the records are not of one study with one metric, two are of the same cell, or one has no card.
     """
     ordered = _ordered(records)
     task = _task(ordered)
@@ -67,7 +70,7 @@ def summarise(
         "task": task,
         "data": {**_data_card(ordered, failed), "about": dict(about or {})},
         "method": _METHOD,
-        "notes": _notes(ordered, entries),
+        "notes": notes(ordered, entries, about or {}),
         **verdicts(entries, task),
         "entries": entries,
         "failed": failed,
@@ -90,6 +93,8 @@ def _ordered(records: Sequence[RunRecord]) -> list[RunRecord]:
             raise DataError(must_be(f"The {subject} of all records", "the same", sorted(names), remedy))
     labelled: dict[str, list[int]] = defaultdict(list)
     for record in records:
+        if not record.card:
+            raise DataError(f"The record {record.hash} does not say what its method needs. Run the study again.")
         if "labelled" in record.rows:
             labelled[budget_key(record.cell.budget)].append(record.rows["labelled"])
 
@@ -141,7 +146,6 @@ def _task(ordered: Sequence[RunRecord]) -> dict[str, Any]:
         "metric": str(given.get("metric")),
         "better": metric(str(given.get("metric"))).better,
         "classes": [str(name) for name in given.get("classes") or []],
-        "unit": str(given.get("unit") or ""),
         "primary": str(given.get("primary") or ""),
         "secondary": [secondary] if isinstance(secondary, str) else [str(name) for name in secondary],
         "baseline": str(baseline),
@@ -190,7 +194,7 @@ def _entries(
         for key, series in cells.items()
     }
     groups = _grouped(ordered)
-    alone = frozenset(key.arm for key, group in groups.items() if group[0].cell.method in PRIMARY_ONLY)
+    alone = frozenset(key.arm for key, group in groups.items() if _primary_only(group[0]))
     comparisons = compare(towards, alone, task["baseline"])
     lost = Counter((budget_key(each["budget"]), each["arm"], each["control"] or "") for each in failed)
     entries = []
@@ -203,7 +207,7 @@ def _entries(
                 **_of(group[0]),
                 "metric": measure.name,
                 "primary_only": key.arm in alone,
-                "needs_all_at_test": group[0].cell.method.startswith("fusion."),
+                "needs_all_at_test": group[0].card["at_test"] != "primary",
                 "n_seeds": len(series),
                 "n_failed": lost[key],
                 "scores": {str(seed): _round(one.value) for seed, one in sorted(series.items())},
@@ -224,6 +228,10 @@ def _entries(
     return entries
 
 
+def _primary_only(record: RunRecord) -> bool:
+    return record.card["at_test"] == "primary" and "paired" not in record.card["needs"]
+
+
 def _corrected(entry: Mapping[str, Any], name: str) -> bool:
     """Whether a p-value is one of those that Holm's correction is over."""
     asked = competes(entry) if name == "p_semi" else entry["control"] is None
@@ -235,11 +243,12 @@ def _spread(
 ) -> dict[str, float | None]:
     """A value and its interval, cut at the bounds of the metric. The interval of "mean" is "low" and "high"."""
     prefix = "" if name == "mean" else f"{name}_"
-    if found is None:
-        return {name: None, f"{prefix}low": None, f"{prefix}high": None}
-    low = found.low if bounds[0] is None else max(found.low, bounds[0])
-    high = found.high if bounds[1] is None else min(found.high, bounds[1])
-    return {name: _round(found.value), f"{prefix}low": _round(low), f"{prefix}high": _round(high)}
+    value, low, high = (found.value, found.low, found.high) if found else (None, None, None)
+    if low is not None and bounds[0] is not None:
+        low = max(low, bounds[0])
+    if high is not None and bounds[1] is not None:
+        high = min(high, bounds[1])
+    return {name: _round(value), f"{prefix}low": _round(low), f"{prefix}high": _round(high)}
 
 
 def _compared(name: str, p: str, found: Mapping[str, Any]) -> dict[str, Any]:
@@ -250,26 +259,6 @@ def _compared(name: str, p: str, found: Mapping[str, Any]) -> dict[str, Any]:
 def _round(value: float | None) -> float | None:
     """Nine significant digits; None for what is not a finite number."""
     return None if value is None or not math.isfinite(value) else float(f"{value:.{DIGITS}g}")
-
-
-def _notes(ordered: Sequence[RunRecord], entries: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What a reader must know before believing the numbers."""
-    notes = []
-    if len({record.data for record in ordered}) > 1:
-        notes.append("The records were made from different data: their fingerprints differ. Do not compare them.")
-    if len({record.cell.seed for record in ordered}) == 1:
-        notes.append(_ONE_SEED)
-    if not any(entry["primary_only"] and entry["n_seeds"] for entry in entries):
-        notes.append("No arm that sees the primary modality alone has a finished cell: there is no fair reference.")
-    if not any(entry["control"] for entry in entries):
-        notes.append("No control was run: a gain may be regularisation.")
-    short = sorted({entry["arm"] for entry in entries if entry["n_failed"]})
-    if short:
-        notes.append(
-            f"Cells failed for {', '.join(short)}: their means and gains are over the seeds that finished, "
-            "which may be the easier ones."
-        )
-    return notes
 
 
 def _data_card(ordered: Sequence[RunRecord], failed: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

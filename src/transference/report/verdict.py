@@ -1,30 +1,45 @@
 """Did the secondary modality help the primary one? One plain sentence per label budget, and one for the study.
 
-"helps" asks for three things of one arm that needs only the primary modality at test time: its gain over the strongest
-arm that sees the primary modality alone has a 95 % interval above 0, its p-value stays below 0.05 after Holm's
-correction over all such arms and budgets, and, where control arms were run, its gain over the best of them has an
-interval above 0 too.
+"helps" asks for four things of one arm that needs only the primary modality at test time: its gain over the strongest
+arm that sees the primary modality alone has a 95 % interval above 0; its p-value stays below 0.05 after Holm's
+correction over all such arms and budgets; its gain over the best of its controls, where controls were planned, has an
+interval above 0 too; and nothing is missing that could say otherwise. Arm and reference share at least `FEWEST` seeds,
+and for each seed of the arm the reference and every planned control have a score. Where something is missing, the
+question is open.
+
+"hurts" asks that even the best arm is told from 0 below that reference and below the baseline too: an arm that only a
+stronger learner on the primary modality beats was not hurt by the other modality.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
-Outcome = Literal["helps", "unclear", "regularises", "hurts", "nothing", "unknown"]
+from transference.report.wording import amount, budget_key, budget_phrase, gain, listed, quantity, score
+
+Entry = Mapping[str, Any]
+Task = Mapping[str, Any]
+Outcome = Literal["helps", "open", "regularises", "hurts", "nothing", "unknown"]
 ALPHA = 0.05
+FEWEST = 3  # seeds; from one seed, a fifth of simulated studies without a true gain said "helps"
 REMAINS = 0.1  # of a gain; less than this share under a control is called none
-_POINTS = frozenset({"accuracy", "auroc", "macro_f1"})
-_CONTROLS = {
+HALF = 0.5  # of a gain; where a control keeps more than this share, the gain is called regularisation
+_WHEN = {
     "shuffle": "when rows are shuffled",
     "noise": "when it is replaced by noise",
     "constant": "when it is replaced by a constant",
 }
-_STRENGTH: tuple[Outcome, ...] = ("helps", "unclear", "regularises", "hurts", "nothing", "unknown")
+_MAKES = {
+    "shuffle": "shuffled rows make",
+    "noise": "noise in its place makes",
+    "constant": "a constant in its place makes",
+}
+_FIRST = {"helps": 0, "open": 1, "regularises": 2}  # what of several arms decides; otherwise the best arm does
+_STRENGTH: tuple[Outcome, ...] = ("helps", "open", "regularises", "hurts", "nothing", "unknown")
 
 
-def verdicts(entries: Sequence[Mapping[str, Any]], task: Mapping[str, Any]) -> dict[str, Any]:
+def verdicts(entries: Sequence[Entry], task: Task) -> dict[str, Any]:
     """The answers of a study.
 
     Parameters
@@ -32,187 +47,218 @@ def verdicts(entries: Sequence[Mapping[str, Any]], task: Mapping[str, Any]) -> d
     entries
         Of a summary, in the order of their budgets.
     task
-        "metric" and "kind"; where known "primary", "secondary" (a name or names) and "unit" of the target.
+        "metric", "kind" and "baseline"; where known "primary" and "secondary" (a name or names).
 
     Returns
     -------
     "verdict" (one sentence, of the budget where most was gained, with the other budgets in brackets), "outcome", and
     "verdicts": a mapping per budget with "budget", "outcome", "text", "arm",
-    "hurting" (arms that are significantly worse than the reference).
+    "hurting" (arms that are told from 0 below the reference and below the baseline).
     """
-    budgets: dict[str, list[Mapping[str, Any]]] = {}
+    planned = sorted({entry["control"] for entry in entries if entry["control"]})
+    budgets: dict[str, list[Entry]] = {}
     for entry in entries:
         budgets.setdefault(budget_key(entry["budget"]), []).append(entry)
-    answers = [_answer(group, task) for group in budgets.values()]
+    answers = [_answer(group, planned, task) for group in budgets.values()]
     if not answers:
         return {"verdict": "No cell finished: nothing can be said.", "outcome": "unknown", "verdicts": []}
     lead = min(answers, key=lambda each: (_STRENGTH.index(each["outcome"]), -each["_gain"]))
     others = [each["_short"] for each in answers if each is not lead]
     text = lead["_text"]
     if others and all(each["outcome"] == "nothing" for each in answers):
-        text = (
-            f"{_secondary(task)} {_verb('does', task)} not help {_primary(task)} at any of the {len(answers)} budgets; "
-            f"best arm {lead['_best']}."
-        )
+        text = f"{_no_gain(task)} at any of the {len(answers)} budgets; {lead['_best']}."
     elif others:
         text = f"{text[:-1]} ({'; '.join(others)})."
     public = [{name: value for name, value in each.items() if name[0] != "_"} for each in answers]
     return {"verdict": text, "outcome": lead["outcome"], "verdicts": public}
 
 
-def _answer(entries: Sequence[Mapping[str, Any]], task: Mapping[str, Any]) -> dict[str, Any]:
-    """One budget's part of `verdicts`; keys with an underscore are for the study's sentence."""
-    budget = entries[0]["budget"]
-    where = budget_phrase(budget, task)
-    who, whom, do = _secondary(task), _primary(task), _verb("does", task)
-    arms = [entry for entry in entries if competes(entry) and entry["gain_semi"] is not None]
-    arms.sort(key=lambda entry: (-entry["gain_semi"], entry["arm"]))
-    if not arms:
-        text = f"Whether {who} {_verb('helps', task)} {whom} {where} is unknown: {_why(entries)}."
-        told = {"budget": budget, "outcome": "unknown", "text": text, "arm": None, "hurting": []}
-        return {**told, "_text": text, "_short": f"unknown {where}", "_gain": 0.0, "_best": ""}
-    better = [entry for entry in arms if _significant(entry) and entry["gain_semi"] > 0]
-    hurting = [entry["arm"] for entry in arms if _significant(entry) and entry["gain_semi"] < 0]
-    proven = [entry for entry in better if entry["transferred"] is None or entry["transferred_low"] > 0]
-    chosen = (proven or better or arms)[0]
-    arm, gain = chosen["arm"], _gain(chosen, "gain_semi", task)
-    outcome: Outcome
-    if proven:
-        outcome, short = "helps", f"{amount(chosen['gain_semi'], task)} {where}"
-        text = f"{who} {_verb('helps', task)} {whom} by {gain} {where} through {arm}; {_remains(chosen, task)}"
-    elif better:
-        kept = amount(chosen["gain_semi"] - chosen["transferred"], task)
-        kept = f"{arm} gains {gain}, but also {kept} {_control(chosen['best_control'])}"
-        if chosen["transferred"] < chosen["gain_semi"] / 2:
-            outcome, short = "regularises", f"only regularisation {where}"
-            text = f"{who} {do} not help {whom} {where}: {kept}: regularisation, not transfer."
-        else:
-            outcome, short = "unclear", f"open {where}"
-            rest = _gain(chosen, "transferred", task)
-            text = f"Whether {who} {_verb('helps', task)} {whom} {where} is open: {kept}; "
-            text += f"the difference, {rest}, may be 0."
-    elif arm in hurting:
-        outcome, short = "hurts", f"hurts {where}"
-        text = f"{who} {_verb('hurts', task)} {whom} {where}: even the best arm, {arm}, {gain}."
-    else:
-        outcome, short = "nothing", f"no help {where}"
-        text = f"{who} {do} not help {whom} {where}; best arm {arm}: {gain}."
-    main = text
-    if hurting and outcome != "hurts":
-        text = f"{text[:-1]}; {_list(hurting)} {'hurts' if len(hurting) == 1 else 'hurt'}."
-    told = {"budget": budget, "outcome": outcome, "text": text, "arm": arm, "hurting": hurting}
-    best = f"{arm} {where}: {gain}"
-    return {**told, "_text": main, "_short": short, "_gain": chosen["gain_semi"], "_best": best}
-
-
-def competes(entry: Mapping[str, Any]) -> bool:
+def competes(entry: Entry) -> bool:
     """Whether an entry can win a verdict: no control, more than the primary modality seen, only it needed at test."""
     return entry["control"] is None and not entry["primary_only"] and not entry["needs_all_at_test"]
 
 
-def _significant(entry: Mapping[str, Any]) -> bool:
-    outside = entry["gain_semi_low"] > 0 or entry["gain_semi_high"] < 0
-    return outside and entry["p_semi_adjusted"] < ALPHA
+def told_from_0(entry: Entry) -> bool:
+    """Whether a gain over the reference is more than chance, over enough seeds and corrected for all arms."""
+    corrected = entry["p_semi_adjusted"]
+    enough = corrected is not None and entry["gain_semi_seeds"] >= FEWEST
+    return enough and corrected < ALPHA and (_above(entry, "gain_semi") or _below(entry, "gain_semi"))
 
 
-def _why(entries: Sequence[Mapping[str, Any]]) -> str:
-    if not any(entry["primary_only"] and entry["control"] is None for entry in entries):
+class _Judged(NamedTuple):
+    """What one arm says: `why` is the end of a sentence, where the question is open."""
+
+    entry: Entry
+    outcome: Outcome
+    why: str = ""
+
+
+def _answer(group: Sequence[Entry], planned: Sequence[str], task: Task) -> dict[str, Any]:
+    """One budget's part of `verdicts`; keys with an underscore are for the study's sentence."""
+    budget, where = group[0]["budget"], budget_phrase(group[0]["budget"], task)
+    arms = [entry for entry in group if competes(entry) and entry["gain_semi"] is not None]
+    arms.sort(key=lambda entry: (-entry["gain_semi"], entry["arm"]))
+    if not arms:
+        text = f"{_whether(task)} {where} is unknown: {_why_unknown(group)}."
+        told = {"budget": budget, "outcome": "unknown", "text": text, "arm": None, "hurting": []}
+        return {**told, "_text": text, "_short": f"unknown {where}", "_gain": 0.0, "_best": ""}
+    judged = [_judge(entry, group, planned, task) for entry in arms]
+    weighty = [each for each in judged if each.entry is arms[0] or told_from_0(each.entry)]
+    chosen = min(weighty, key=lambda each: _FIRST.get(each.outcome, len(_FIRST)))
+    text, short = _sentences(chosen, where, group, task)
+    hurting = [each.entry["arm"] for each in judged if each.outcome == "hurts"]
+    beside = f"{text[:-1]}; {listed(hurting)} {'hurts' if len(hurting) == 1 else 'hurt'}."
+    full = beside if hurting and chosen.outcome != "hurts" else text
+    told = {"budget": budget, "outcome": chosen.outcome, "text": full, "arm": chosen.entry["arm"], "hurting": hurting}
+    best = _best(arms[0], group, task, f" {where}")
+    return {**told, "_text": text, "_short": short, "_gain": chosen.entry["gain_semi"], "_best": best}
+
+
+def _judge(entry: Entry, group: Sequence[Entry], planned: Sequence[str], task: Task) -> _Judged:
+    if doubt := _doubt(entry, group, task):
+        return _Judged(entry, "open", doubt)
+    if not told_from_0(entry):
+        return _Judged(entry, "nothing")
+    if entry["gain_semi"] < 0:
+        return _Judged(entry, "hurts" if _below(entry, "gain") and entry["gain_seeds"] >= FEWEST else "nothing")
+    gaps = {control: _gap(entry, group, entry["arm"], control) for control in planned}
+    if lacking := [f"its control {control} {gap}" for control, gap in gaps.items() if gap]:
+        return _Judged(entry, "open", f"but {listed(lacking)}")
+    if entry["transferred"] is None or _above(entry, "transferred"):
+        return _Judged(entry, "helps")
+    if entry["transferred"] < HALF * entry["gain_semi"]:
+        return _Judged(entry, "regularises")
+    rest = gain(entry, "transferred", task)
+    return _Judged(entry, "open", f"{_kept(entry, task)}; the difference, {rest}, may be 0")
+
+
+def _doubt(entry: Entry, group: Sequence[Entry], task: Task) -> str:
+    """Why a gain over the reference can not be judged."""
+    reasons = []
+    if entry["gain_semi_seeds"] < FEWEST:
+        reasons.append(f"over too few seeds to tell ({entry['gain_semi_seeds']}, and {FEWEST} are needed)")
+    if gap := _gap(entry, group, entry["reference"], None):
+        reasons.append(f"{entry['reference']}, the strongest arm on {_primary(task)} alone, {gap}")
+    alone = [each for each in group if each["primary_only"] and each["control"] is None]
+    if dead := [each["arm"] for each in alone if not each["n_seeds"]]:
+        reasons.append(f"no cell of {listed(dead)}, on {_primary(task)} alone too, has a score")
+    if entry["gain_semi_low"] is None and entry["gain_semi"]:
+        reasons.append("it is the same in every test row, so that there is no interval")
+    return f"but {listed(reasons)}" if reasons else ""
+
+
+def _gap(entry: Entry, group: Sequence[Entry], arm: str, control: str | None) -> str:
+    """Which seeds of an entry another one has no score for: "has no score for seed 4"."""
+    scores = {seed for each in group if (each["arm"], each["control"]) == (arm, control) for seed in each["scores"]}
+    missing = [seed for seed in entry["scores"] if seed not in scores]
+    seeds = f"seed{'' if len(missing) == 1 else 's'} {listed(missing)}" if scores else "any seed"
+    return f"has no score for {seeds}" if missing else ""
+
+
+def _above(entry: Entry, name: str) -> bool:
+    low: float | None = entry[f"{name}_low"]
+    return low is not None and low > 0
+
+
+def _below(entry: Entry, name: str) -> bool:
+    high: float | None = entry[f"{name}_high"]
+    return high is not None and high < 0
+
+
+def _sentences(judged: _Judged, where: str, group: Sequence[Entry], task: Task) -> tuple[str, str]:
+    """Of one budget: a whole sentence, and a few words for the brackets of another."""
+    entry, outcome, why = judged
+    arm, quoted = entry["arm"], gain(entry, "gain_semi", task)
+    gains = f"{arm} gains {quoted}" if entry["gain_semi"] > 0 else f"best arm {arm}, {quoted}"
+    if outcome == "helps":
+        text = f"{_secondary(task)} {_verb('helps', task)} {_primary(task)} by {quoted} {where} through {arm}; "
+        return text + _remains(entry, task), f"{amount(entry['gain_semi'], task)} {where}"
+    if outcome == "open":
+        return f"{_whether(task)} {where} is open: {gains}, {why}.", f"open {where}"
+    if outcome == "regularises":
+        text = f"{_no_help(task)} {where}: {gains}, {_kept(entry, task)}: regularisation, not transfer."
+        return text, f"only regularisation {where}"
+    if outcome == "hurts":
+        text = f"{_secondary(task)} {_verb('hurts', task)} {_primary(task)} {where}: even the best arm, {arm}, {quoted}"
+        if entry["reference"] != task["baseline"]:
+            text += f" against {entry['reference']} and {gain(entry, 'gain', task)} against {task['baseline']}"
+        return f"{text}.", f"hurts {where}"
+    beaten = told_from_0(entry) and _below(entry, "gain_semi")
+    text = f"{_no_help(task) if beaten else _no_gain(task)} {where}; {_best(entry, group, task)}."
+    return text, f"{'no help' if beaten else 'no gain shown'} {where}"
+
+
+def _best(entry: Entry, group: Sequence[Entry], task: Task, where: str = "") -> str:
+    """The best arm's gain; where it is told from 0 below the reference, also what that is, and the other gain."""
+    arm, reference, quoted = entry["arm"], entry["reference"], gain(entry, "gain_semi", task)
+    if not (told_from_0(entry) and _below(entry, "gain_semi")):
+        return f"best arm {arm}{where}: {quoted}"
+    (mean,) = [each["mean"] for each in group if (each["arm"], each["control"]) == (reference, None)]
+    text = f"no arm that uses {_secondary(task)} reaches {reference}, the strongest arm on {_primary(task)} alone"
+    text += f"{where} ({score(mean, task)}); the best, {arm}, {quoted} against it"
+    if entry["gain"] is None or reference == task["baseline"]:
+        return text
+    return f"{text}, gains {gain(entry, 'gain', task)} over {task['baseline']}"
+
+
+def _why_unknown(group: Sequence[Entry]) -> str:
+    finished = [entry for entry in group if entry["control"] is None and entry["n_seeds"]]
+    if not finished:
+        return "no arm finished"
+    if not any(entry["primary_only"] for entry in finished):
         return "no arm that sees the primary modality alone finished"
-    return "no arm that uses another modality in training alone finished beside it"
+    if not any(competes(entry) for entry in finished):
+        return "no arm that uses another modality in training alone finished"
+    return "the arms that finished have no seed in common"
 
 
-def _remains(entry: Mapping[str, Any], task: Mapping[str, Any]) -> str:
+def _remains(entry: Entry, task: Task) -> str:
     if entry["transferred"] is None:
         return "no control was run, so transfer is not told from regularisation."
-    rest = entry["gain_semi"] - entry["transferred"]
-    control = _control(entry["best_control"])
+    rest, when = entry["gain_semi"] - entry["transferred"], _when(entry["best_control"])
     if rest <= REMAINS * entry["gain_semi"]:
-        return f"none of it remains {control}."
-    return f"{number(rest, task)} {unit(task)} of it remain {control}."
+        return f"none of it remains {when}."
+    return f"{quantity(rest, task)} of it remain {when}."
 
 
-def _control(name: str) -> str:
-    return _CONTROLS.get(name, f"under the control {name}")
+def _kept(entry: Entry, task: Task) -> str:
+    """What the best control gains over the reference, or loses."""
+    kept, control = entry["gain_semi"] - entry["transferred"], entry["best_control"]
+    if kept >= 0:
+        return f"but also {amount(kept, task)} {_when(control)}"
+    return f"and {_MAKES.get(control, f'the control {control} makes')} it worse by {quantity(-kept, task)}"
 
 
-def _secondary(task: Mapping[str, Any]) -> str:
-    return _list(_names(task)) or "the secondary modality"
+def _when(control: str) -> str:
+    return _WHEN.get(control, f"under the control {control}")
 
 
-def _primary(task: Mapping[str, Any]) -> str:
+def _whether(task: Task) -> str:
+    return f"Whether {_secondary(task)} {_verb('helps', task)} {_primary(task)}"
+
+
+def _no_help(task: Task) -> str:
+    return f"{_secondary(task)} {_verb('does', task)} not help {_primary(task)}"
+
+
+def _no_gain(task: Task) -> str:
+    """For an interval around 0, which may be wide: that says less than "does not help"."""
+    return f"no gain from {_secondary(task)} for {_primary(task)} can be told from 0"
+
+
+def _secondary(task: Task) -> str:
+    return listed(_names(task)) or "the secondary modality"
+
+
+def _primary(task: Task) -> str:
     return str(task.get("primary") or "the primary modality")
 
 
-def _names(task: Mapping[str, Any]) -> list[str]:
+def _names(task: Task) -> list[str]:
     given = task.get("secondary") or []
     return [given] if isinstance(given, str) else [str(name) for name in given]
 
 
-def _verb(singular: str, task: Mapping[str, Any]) -> str:
+def _verb(singular: str, task: Task) -> str:
     plural = {"helps": "help", "hurts": "hurt", "does": "do"}
     return plural[singular] if len(_names(task)) > 1 else singular
-
-
-def _list(names: Sequence[str]) -> str:
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
-
-
-def scale(task: Mapping[str, Any]) -> float:
-    """What a score is multiplied by to be shown."""
-    return 100.0 if task["metric"] in _POINTS else 1.0
-
-
-def unit(task: Mapping[str, Any]) -> str:
-    """Of a gain, in words: points are hundredths of a score in [0, 1]."""
-    if task["metric"] in _POINTS:
-        return "points"
-    if task["metric"] == "log_loss":
-        return "nats"
-    return f"{task['unit']} of {task['metric']}" if task.get("unit") else f"of {task['metric']}"
-
-
-def number(value: float, task: Mapping[str, Any], sign: bool = False) -> str:
-    """One score or gain: points with one decimal, other units with three significant digits."""
-    shown = round(value * scale(task), 1) if scale(task) != 1 else float(f"{value:.3g}")
-    text = f"{shown + 0.0:.1f}" if scale(task) != 1 else f"{shown + 0.0:.6g}"
-    return f"+{text}" if sign and shown >= 0 else text
-
-
-def amount(value: float, task: Mapping[str, Any]) -> str:
-    """A gain with its sign and unit: "+21.3 points"."""
-    return f"{number(value, task, sign=True)} {unit(task)}"
-
-
-def _gain(entry: Mapping[str, Any], name: str, task: Mapping[str, Any]) -> str:
-    low, high = (number(entry[f"{name}_{end}"], task) for end in ("low", "high"))
-    return f"{amount(entry[name], task)} [{low}, {high}]"
-
-
-def budget_key(budget: Any) -> str:
-    """One text per budget, whatever its type."""
-    return json.dumps(budget, sort_keys=True, ensure_ascii=False)
-
-
-def budget_label(budget: Any, task: Mapping[str, Any]) -> str:
-    """A budget in two or three words: "2 per class", "10 %", "all", "3 course + 9 other"."""
-    if isinstance(budget, Mapping):
-        return " + ".join(f"{count} {name}" for name, count in sorted(budget.items()))
-    if isinstance(budget, float) and budget <= 1:
-        return f"{100 * budget:g} %"
-    if isinstance(budget, int | float):
-        return f"{budget:g} per class" if task.get("kind") == "classification" else f"{budget:g} rows"
-    return str(budget)
-
-
-def budget_phrase(budget: Any, task: Mapping[str, Any]) -> str:
-    """A budget in a sentence: "at 2 labels per class"."""
-    if budget == "all":
-        return "with all labels"
-    if isinstance(budget, Mapping):
-        return f"at {budget_label(budget, task)} labels"
-    if isinstance(budget, float) and budget <= 1:
-        return f"with {100 * budget:g} % of the labels"
-    if isinstance(budget, int | float):
-        per = " per class" if task.get("kind") == "classification" else ""
-        return f"at {budget:g} label{'' if budget == 1 else 's'}{per}"
-    return f"at the budget {budget}"

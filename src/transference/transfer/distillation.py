@@ -165,6 +165,10 @@ class Distillation(NeuralMethod):
         return F.mse_loss(scores, (q - mean) / deviation)
 
     def learn(self, X: Views, target: NDArray[Any]) -> None:
+        kinds, kind = EstimatorMethod.card.tasks, self.spec_.task.kind
+        if not is_neural_default(self.student) and kind not in kinds:
+            expected = f"a task of an estimator as student: {', '.join(sorted(kinds))}"
+            raise DataError(must_be("The labels", expected, kind, "Leave 'student' out for a network."))
         self.teachers_: list[Method] = []
         q = self._soft_labels(X, target) if self.weight > 0 else None
         if not is_neural_default(self.student):

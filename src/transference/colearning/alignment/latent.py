@@ -13,9 +13,10 @@ pretrained encoder, these features themselves, standardised.
 
 What z is, `target`: ``paired`` the row's own; ``noise`` the row's own plus normal noise; ``other_row`` another row's,
 drawn anew every time; ``mean`` the mean of all; ``class`` the mean (or the prompt) of the row's class, for labelled
-rows; ``random_class`` that of a class drawn anew every time, without regard to the row. As mean ||g - z||^2 =
-||g - mean z||^2 + tr Cov z, a target drawn without regard to the row teaches the mean alone and leaves a floor of
-tr Cov(z) / d: ``mean`` is the control to hold the random arms against.
+rows; ``random_class`` that of a class drawn anew every time, without regard to the row; ``mean_class`` the mean of
+these. As mean ||g - z||^2 = ||g - mean z||^2 + tr Cov z, a target drawn without regard to the row teaches the mean
+alone and leaves a floor of tr Cov(z) / d: the constants are the controls, ``mean`` to hold ``other_row`` against and
+``mean_class`` for ``random_class``. Where an arm equals its control, the mean was all that taught.
 
 Cost: the secondary's encoder and as many updates again for the teacher, in training only.
 Source: lee2025synergy. Departs from it: the published teachers are pretrained on other data, here one is trained where
@@ -36,12 +37,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from transference.core.batch import Batch
-from transference.core.errors import ConfigError, must_be
+from transference.core.errors import ConfigError, DataError, must_be
 from transference.core.method import Card
 from transference.core.parameters import Interval, Options
 from transference.core.spec import DataSpec
 from transference.core.views import Views
 from transference.data.loader import chunks
+from transference.nn.encoders.base import scale_of
 from transference.nn.losses import supervised
 from transference.nn.named import ByModality
 from transference.nn.network import Network
@@ -49,7 +51,8 @@ from transference.train.loop import Stage, Step
 from transference.train.neural import NeuralMethod
 from transference.train.schedule import Schedule
 
-PROMPTS = "prompts"
+PROMPTS = "prompts"  # the name of their bank, the only one where they are given
+BY_CLASS = ("class", "random_class", "mean_class")
 
 
 def floor(targets: Tensor) -> Tensor:
@@ -99,7 +102,7 @@ class Bank:
         """(n, d) mean target of each row of a batch over the draws."""
         if target == "class" and batch.target is not None:
             return self.classes[batch.target]
-        if target in ("mean", "random_class"):
+        if target in ("mean", "mean_class", "random_class"):
             return (self.own if target == "mean" else self.classes).mean(0).expand(len(batch), -1)
         own = self.own[torch.searchsorted(self.rows, batch.rows)]
         m = len(self.own)
@@ -131,8 +134,8 @@ class Latent(NeuralMethod):
     noise
         Standard deviation of the noise of ``target="noise"``.
     prompts
-        (classes, d) embeddings of the classes, in the order of their sorted labels, for the two targets by class, which
-        then need no secondary modality in a row; None = the mean target of each class's labelled rows.
+        (classes, d) embeddings of the classes, in the order of their sorted labels, for the three targets by class,
+        which then need no secondary modality in a row; None = the mean target of each class's labelled rows.
     width, schedule, seed
         See `NeuralMethod`.
 
@@ -155,7 +158,7 @@ class Latent(NeuralMethod):
     )
     constraints = {
         "weight": Interval(0, 1),
-        "target": Options("paired", "noise", "other_row", "mean", "class", "random_class"),
+        "target": Options("paired", "noise", "other_row", "mean", *BY_CLASS),
         "teacher": Options("auto", "trained", "given"),
         "noise": Interval(0),
     }
@@ -212,7 +215,7 @@ class Latent(NeuralMethod):
         if not net.teachers:
             return (student,)
         teacher = Step(self._teacher_losses, parameters=lambda _: net.teachers.parameters())
-        return (Stage("teacher", (teacher,), answers=False), student)
+        return (Stage("teacher", (teacher,), begin=self._check_teachers, answers=False), student)
 
     def losses(self, net: Any, batch: Batch) -> dict[str, Tensor]:
         if not self.weight:
@@ -243,12 +246,17 @@ class Latent(NeuralMethod):
             losses["task"] = torch.stack([parameter.sum() for parameter in net.teachers.parameters()]).sum() * 0.0
         return losses
 
+    def _check_teachers(self, net: Any, rows: Batch) -> None:
+        for name in net.teachers:
+            if not len(rows.labelled.complete([name])):
+                raise DataError(f"No labelled row has {name!r}, so it cannot teach. Leave it out of the study.")
+
     def _prepare(self, net: Any, rows: Batch) -> None:
         """Freeze the teachers, and compute all targets once."""
         net.teachers.requires_grad_(False).zero_grad(set_to_none=True)
         self._rows = rows
         for name in net.projections:
-            if name == PROMPTS:
+            if self.prompts is not None:
                 given = torch.as_tensor(np.asarray(self.prompts, np.float32), device=rows.rows.device)
                 self._banks[name] = Bank(rows.rows, given[:0], _normalised(given))
                 continue
@@ -263,8 +271,8 @@ class Latent(NeuralMethod):
         """(n, d) targets of rows that have the modality."""
         if name not in net.teachers:
             values = rows.views[name].flatten(1)
-            deviation = values.std(0, correction=0)
-            return torch.where(deviation > 1e-6, (values - values.mean(0)) / deviation.clamp_min(1e-6), 0.0)
+            centred, deviation = values - values.mean(0), values.std(0, correction=0)
+            return torch.where(scale_of(values) > 0, centred / deviation, 0.0)
         teacher = net.teachers[name].eval()
         with torch.no_grad():
             return torch.cat([_normalised(teacher.encode(chunk, name)) for chunk in chunks(rows)])
@@ -278,19 +286,22 @@ class Latent(NeuralMethod):
 
     def _eligible(self, batch: Batch, name: str) -> Tensor:
         """(n,) bool: the rows that have a target."""
-        mask = batch.present.get(name, torch.ones_like(batch.rows, dtype=torch.bool))
+        mask = batch.present[name] if self.prompts is None else torch.ones_like(batch.rows, dtype=torch.bool)
         return mask & batch.is_labelled if self.target == "class" else mask
 
     def _above_floor(self, banks: dict[str, Bank], rows: Batch) -> float:
-        """Mean ||g - E z||^2 / d over rows and modalities: by the identity above, the expected loss minus the floor."""
+        """Mean ||g - E z||^2 / d over rows, then banks: by the identity above, the expected loss minus the floor."""
         net: Any = self.net_
-        gaps = []
+        means = []
         for name, bank in banks.items():
+            gaps = []
             for chunk in chunks(rows.take(self._eligible(rows, name))):
                 with torch.no_grad():
                     matched = net.projections[name](net.encode(chunk, self.spec_.primary))
                 gaps.append((matched - bank.expected(self.target, chunk)).square().mean(1))
-        return float(torch.cat(gaps).mean()) if gaps else float("nan")
+            if gaps:
+                means.append(torch.cat(gaps).mean())
+        return float(torch.stack(means).mean()) if means else float("nan")
 
     def _sizes(self, spec: DataSpec) -> dict[str, int]:
         """Name of each bank -> d."""
@@ -305,14 +316,14 @@ class Latent(NeuralMethod):
         return nn.Sequential(linear, nn.LayerNorm(size))
 
     def _is_taught(self, spec: DataSpec, name: str) -> bool:
-        if name == PROMPTS:
+        if self.prompts is not None:
             return False
         modality = spec.modalities[name]
         given = modality.encoder.startswith("hf:") and not modality.lengths
         return self.teacher == "trained" or (self.teacher == "auto" and not given)
 
     def _check(self, spec: DataSpec) -> None:
-        by_class = self.target in ("class", "random_class")
+        by_class = self.target in BY_CLASS
         if by_class and spec.task.kind != "classification":
             raise ConfigError(
                 must_be("The 'target' parameter of Latent", f"not by class for {spec.task.kind}", self.target)
@@ -320,7 +331,8 @@ class Latent(NeuralMethod):
         if self.prompts is not None:
             shape = np.shape(self.prompts)
             if not by_class:
-                raise ConfigError("The 'prompts' of Latent are for target='class' and target='random_class' only.")
+                expected = f"one of {', '.join(map(repr, BY_CLASS))} where 'prompts' are given"
+                raise ConfigError(must_be("The 'target' parameter of Latent", expected, self.target))
             if len(shape) != 2 or shape[0] != spec.task.outputs:
                 expected = f"of shape ({spec.task.outputs}, d), a row for each of {spec.task.classes}"
                 raise ConfigError(must_be("The 'prompts' parameter of Latent", expected, shape))

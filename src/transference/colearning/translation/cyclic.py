@@ -14,7 +14,8 @@ means of 8 stretches. V is their total variance: 1 is the loss of answering with
 
 Where t^ has fewer numbers than E reads it is padded with zeros; where it has more it is folded: added up in as many
 layers as it needs, and divided by the root of their number. For a series E reads any number of steps: a sequence stays
-a sequence of 8 steps, and anything else becomes a sequence of one. A text is read after its tf-idf weighting.
+a sequence of 8 steps, and anything else becomes a sequence of one. A text is read after its tf-idf weighting, and what
+a pretrained model is fine-tuned on, after that model.
 
 Shapes: h (n, width); G: width -> max(d_t, d_x), of which t^ takes the first d_t numbers and x^ the first d_x.
 Cost: two encodings in place of one, on as many rows again where there are unlabelled ones, and a two-layer perceptron a

@@ -17,6 +17,8 @@ SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", 
 HIGHEST_RATE = 16000
 MELS = 40
 FLOOR = 1e-6  # added to the power before the logarithm
+UNKNOWN = 2**62  # samples: a file that was streamed does not say how many follow, and libsndfile gives 2^63 - 1
+BLOCK = 2**20  # samples that are read at once from such a file
 
 
 def prepare(source: Source, options: Mapping[str, Any]) -> Prepared:
@@ -59,11 +61,12 @@ def header(path: Path, cell: str) -> tuple[int, int]:
 
     try:
         info = soundfile.info(str(path))
+        samples = info.frames if info.frames < UNKNOWN else len(_read(path)[0])
     except (soundfile.SoundFileError, OSError, TypeError) as error:
         raise _unreadable(cell, error) from error
-    if info.frames < 1:
+    if samples < 1:
         raise _silent(cell)
-    return info.frames, info.samplerate
+    return samples, info.samplerate
 
 
 def waveform(path: Path, cell: str, rate: int) -> Array:
@@ -72,13 +75,31 @@ def waveform(path: Path, cell: str, rate: int) -> Array:
     import soundfile
 
     try:
-        samples, own_rate = soundfile.read(str(path), dtype="float32", always_2d=True)
+        samples, own_rate = _read(path)
     except (soundfile.SoundFileError, OSError) as error:
         raise _unreadable(cell, error) from error
     if not len(samples):
         raise _silent(cell)
     mono = finite(samples, f"The sound {cell!r}").mean(1)
     return mono if own_rate == rate else librosa.resample(mono, orig_sr=own_rate, target_sr=rate)
+
+
+def _read(path: Path) -> tuple[Array, int]:
+    """(samples, channels) float32, all that is there, and samples a second."""
+    import soundfile
+
+    class Stream(soundfile.SoundFile):
+        def seekable(self) -> bool:  # libsndfile cannot seek in a file of unknown length, though it says so
+            return False
+
+    if soundfile.info(str(path)).frames < UNKNOWN:
+        samples, rate = soundfile.read(str(path), dtype="float32", always_2d=True)
+        return samples, rate
+    with Stream(str(path)) as file:
+        blocks = [np.zeros((0, file.channels), np.float32)]
+        while len(block := file.read(BLOCK, dtype="float32", always_2d=True)):
+            blocks.append(block)
+        return np.concatenate(blocks), file.samplerate
 
 
 def load(path: Path, cell: str, rate: int, mels: int) -> Array:

@@ -21,7 +21,10 @@ _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBo
 
 
 def prepare(source: Source, options: Mapping[str, Any]) -> Prepared:
-    """Rows of (channels, height, width): turned upright by EXIF, transparency on white, stretched to one size."""
+    """Rows of (channels, height, width): turned upright by EXIF, transparency on white, stretched to one size.
+
+    Bytes are divided by 255 and deeper integers, of files too that hold 32 bits, by 65535; floats must lie in [0, 1].
+    """
 
     def look(cell: Any) -> tuple[Path, str, tuple[int, int], bool]:
         path = source.files.find(cell, "an image")
@@ -74,8 +77,10 @@ def load(path: Path, cell: str, size: tuple[int, int], channels: int) -> Array:
     try:
         with Image.open(path) as opened:
             image = ImageOps.exif_transpose(opened)
+            if image.mode == "F":
+                return fit(unit(np.asarray(image), cell), size, channels)
             if image.mode.startswith("I"):
-                return fit(np.asarray(image, np.float32) / 65535, size, channels)
+                return fit(_deep(np.asarray(image), cell), size, channels)
             if "A" in image.getbands() or "transparency" in image.info:
                 image = image.convert("RGBA")
                 image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -106,20 +111,25 @@ def check_pixels(array: Array, cell: str, axes: int) -> None:
 
 
 def unit(array: Array, cell: str) -> Array:
-    """Pixels in [0, 1]: bytes and 16-bit numbers are divided by their largest value."""
+    """Pixels in [0, 1]: bytes and 16-bit numbers are divided by their largest value, floats are in it already."""
     if array.dtype.kind in "bu":
         return np.asarray(array, np.float32) / (1 if array.dtype.kind == "b" else np.iinfo(array.dtype).max)
     pixels = np.asarray(array, np.float32)
     if not (pixels.min() >= 0 and pixels.max() <= 1):
-        raise CellFault(
-            must_be(
-                f"The array {cell!r}",
-                "unsigned integers, or floats in [0, 1]",
-                f"{array.dtype} from {pixels.min():g} to {pixels.max():g}",
-                "Scale it, or read it as a series.",
-            )
-        )
+        raise _out_of_range(array, cell, "unsigned integers, or floats in [0, 1]")
     return pixels
+
+
+def _deep(array: Array, cell: str) -> Array:
+    """Pixels in [0, 1] from integers of 16 bits, which files and Pillow also keep in 32."""
+    if array.min() < 0 or array.max() > 65535:
+        raise _out_of_range(array, cell, "integers in [0, 65535], or floats in [0, 1]")
+    return np.asarray(array, np.float32) / 65535
+
+
+def _out_of_range(array: Array, cell: str, expected: str) -> CellFault:
+    met = f"{array.dtype} from {array.min():g} to {array.max():g}"
+    return CellFault(must_be(f"The pixels of {cell!r}", expected, met, "Scale them."))
 
 
 def fit(pixels: Array, size: tuple[int, int], channels: int) -> Array:
@@ -140,7 +150,7 @@ def fit(pixels: Array, size: tuple[int, int], channels: int) -> Array:
 
 
 def _is_grey(image: Image.Image) -> bool:
-    return image.mode in ("1", "L", "LA", "La") or image.mode.startswith("I")
+    return image.mode in ("1", "L", "LA", "La", "F") or image.mode.startswith("I")
 
 
 def _unreadable(cell: str, error: BaseException) -> CellFault:

@@ -46,21 +46,31 @@ def prepare_table(source: Source, options: Mapping[str, Any]) -> Prepared:
     rows = list(source.cells)
     faulty: set[int] = set()
     medians, categories = _fitted(source, options, cells)
-    parts: list[Array] = []
-    for name, values in cells.items():
+    places = np.zeros((len(rows), len(columns)), np.int32)  # where a row of d numbers is not zero, and what is there
+    filled = np.ones((len(rows), len(columns)), np.float32)
+    width = 0
+    for column, (name, values) in enumerate(cells.items()):
         if name in medians:
             numbers, faults = parse_column(values)
             for k, fault in faults.items():
                 faulty.add(rows[k])
                 source.fault(rows[k], CellFault(fault, name))
-            parts.append(np.where(np.isnan(numbers), medians[name], numbers)[:, None])
+            numbers[list(faults)] = np.nan
+            filled[:, column] = np.where(np.isnan(numbers), medians[name], numbers)
+            places[:, column] = width
+            width += 1
         else:
             kept = {category: k for k, category in enumerate(categories[name])}
-            places = [kept.get(_category(value), len(kept)) for value in values]
-            parts.append(np.eye(len(kept) + 1)[places])
-    matrix = np.concatenate(parts, 1).astype(np.float32)
-    loads = {row: partial(matrix.__getitem__, k) for k, row in enumerate(rows) if row not in faulty}
-    return Prepared("table", matrix.shape[1:], loads, {"medians": medians, "categories": categories})
+            places[:, column] = [width + kept.get(_category(value), len(kept)) for value in values]
+            width += len(kept) + 1
+
+    def load(k: int) -> Array:
+        row = np.zeros(width, np.float32)
+        row[places[k]] = filled[k]
+        return row
+
+    loads = {row: partial(load, k) for k, row in enumerate(rows) if row not in faulty}
+    return Prepared("table", (width,), loads, {"medians": medians, "categories": categories})
 
 
 def _fitted(
@@ -99,7 +109,7 @@ def parse_column(values: Sequence[Any]) -> tuple[Array, dict[int, str]]:
     texts = [_category(value) for value in values]
     numbers = pl.Series(texts, dtype=pl.String).cast(pl.Float64, strict=False).to_numpy().astype(float)
     faults = {}
-    for k in np.flatnonzero(~np.isfinite(numbers.astype(np.float32))).tolist():
+    for k in np.flatnonzero(~(np.abs(numbers) <= np.finfo(np.float32).max)).tolist():
         if not texts[k]:
             continue
         is_text = np.isnan(numbers[k]) and texts[k].lstrip("+-").lower() != "nan"
@@ -107,7 +117,7 @@ def parse_column(values: Sequence[Any]) -> tuple[Array, dict[int, str]]:
             "A cell of a number column",
             "a number" if is_text else "a finite number",
             quoted(texts[k]),
-            "Correct it, empty it, or name the column under 'categories'." if is_text else "Correct it, or empty it.",
+            "Correct it, empty it or name the column under 'categories'." if is_text else "Correct it, or empty it.",
         )
     return numbers, faults
 
@@ -128,7 +138,7 @@ def _look(source: Source, cell: Any) -> Array:
         except (ValueError, TypeError) as error:
             raise CellFault(must_be("A cell", "a list of numbers", type(cell).__name__)) from error
     elif cell.strip().lower().endswith(".npy"):
-        values = np.asarray(load_npy(source.files.find(cell, "a .npy array"), cell))
+        values = np.array(load_npy(source.files.find(cell, "a .npy array"), cell))  # a copy lets go of the file
     else:
         values = parse_list(cell)
     values = np.atleast_1d(values)

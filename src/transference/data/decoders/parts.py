@@ -45,7 +45,7 @@ class Prepared:
 
     Attributes
     ----------
-    kind, shape, lengths, vocabulary, reading
+    kind, shape, lengths, vocabulary, reading, folder
         As in `ModalitySpec`; `reading` holds the choices that were made from the data.
     loads
         Row -> a function that decodes it: (*shape), or (length, *shape[1:]) where rows differ in length.
@@ -57,6 +57,7 @@ class Prepared:
     reading: Mapping[str, Any]
     lengths: bool = False
     vocabulary: int = 0
+    folder: str = ""
 
 
 @dataclass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,23 +21,42 @@ from transference.data.decoders.parts import Array, CellFault, Prepared, Source,
 _NUMBERS = re.compile(r"\s*[\[(]|[-+\d.,;\seE]+$")  # how a list of numbers begins; no path to a file does
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """A cell looked at; `counted` says whether a file without a header begins with 0, 1, ..., d - 1; None: no file."""
+
+    length: int
+    width: int
+    load: Callable[[], Array]
+    counted: bool | None = None
+
+    def without_first(self) -> _Seen:
+        return replace(self, length=self.length - 1, load=lambda: self.load()[1:])
+
+
 def prepare(source: Source, options: Mapping[str, Any], kind: Kind) -> Prepared:
-    """Rows of (length, d), which differ in length and agree in d; a one-dimensional array has d = 1."""
-    rows = source.each(partial(_look, source))
-    widths = [width for _, width, _ in rows.values()]
-    width = int(options["width"]) if source.fitted else most_common(widths) or 1
-    for row, (_, own, _) in rows.items():
-        if own != width:
-            source.fault(row, _other_width(source.cells[row], kind, own, width, source.fitted))
-    rows = {row: value for row, value in rows.items() if value[1] == width}
-    longest = max((length for length, _, _ in rows.values()), default=1)
+    """Rows of (length, d), which differ in length and agree in d; a one-dimensional array has d = 1.
+
+    Where every .csv file (of two or more) begins with 0, 1, ..., d - 1, that row is a header: pandas writes such names.
+    """
+    rows: dict[int, _Seen] = source.each(partial(_look, source))
+    counted = [seen.counted for seen in rows.values() if seen.counted is not None]
+    has_header = bool(options.get("header")) if source.fitted else len(counted) > 1 and all(counted)
+    if has_header:
+        rows = {row: seen.without_first() if seen.counted else seen for row, seen in rows.items()}
+    width = int(options["width"]) if source.fitted else most_common([seen.width for seen in rows.values()]) or 1
+    for row, seen in rows.items():
+        if seen.width != width:
+            source.fault(row, _other_width(source.cells[row], kind, seen.width, width, source.fitted))
+    rows = {row: seen for row, seen in rows.items() if seen.width == width}
+    longest = max((seen.length for seen in rows.values()), default=1)
     most = int(options.get("length", longest))
     length = most if source.fitted else min(most, longest)
     return Prepared(
         kind,
         (length, width),
-        {row: load for row, (_, _, load) in rows.items()},
-        {"length": length, "width": width},
+        {row: seen.load for row, seen in rows.items()},
+        {"length": length, "width": width, **({"header": True} if has_header else {})},
         lengths=True,
     )
 
@@ -49,23 +69,23 @@ def _other_width(cell: Any, kind: Kind, own: int, width: int, fitted: bool) -> C
     )
 
 
-def _look(source: Source, cell: Any) -> tuple[int, int, Callable[[], Array]]:
-    """(length, d, load)."""
+def _look(source: Source, cell: Any) -> _Seen:
+    counted = None
     if isinstance(cell, str) and not _NUMBERS.match(cell):
         path = source.files.find(cell, "a .npy or .csv file")
         if path.suffix.lower() == ".npy":
             array = _two(load_npy(path, cell), cell)
-            return len(array), array.shape[1], partial(_load, path, cell)
+            return _Seen(len(array), array.shape[1], partial(_load, path, cell))
         if path.suffix.lower() not in (".csv", ".tsv", ".txt"):
             raise CellFault(must_be("A cell", "the path of a .npy or .csv file, or a list of numbers", cell))
-        values = read_csv(path, cell)
+        values, counted = read_csv(path, cell)
     elif isinstance(cell, str) and cell.lstrip()[1:].lstrip()[:1] == "[":
         try:
             values = _two(np.array(json.loads(cell), float), "this cell")
         except (ValueError, TypeError) as error:
             raise CellFault(must_be("A cell", "a list of lists of numbers, all of one width", quoted(cell))) from error
     elif isinstance(cell, str):
-        values = parse_list(cell)[:, None]
+        values = _two(parse_list(cell), "this cell")
     else:
         try:
             values = _two(np.array(cell, float), "this cell")
@@ -75,7 +95,7 @@ def _look(source: Source, cell: Any) -> tuple[int, int, Callable[[], Array]]:
             ) from error
     subject = f"The file {cell!r}" if isinstance(cell, str) and len(cell) < 80 else "A cell"
     checked = finite(values, subject)
-    return len(checked), checked.shape[1], lambda: checked
+    return _Seen(len(checked), checked.shape[1], lambda: checked, counted)
 
 
 def _load(path: Path, cell: str) -> Array:
@@ -90,8 +110,11 @@ def _two(array: Array, cell: str) -> Array:
     return array[:, None] if array.ndim == 1 else array
 
 
-def read_csv(path: Path, cell: str) -> Array:
-    """(rows, columns) numbers of a file with or without a header; commas, semicolons or tabs between them."""
+def read_csv(path: Path, cell: str) -> tuple[Array, bool]:
+    """(rows, columns) numbers of a file with or without a header; commas, semicolons or tabs between them.
+
+    And whether the first of several rows counts 0, 1, ..., columns - 1: numbers, or names that pandas made up.
+    """
     try:
         data = path.read_bytes().decode("utf-8-sig").rstrip() + "\n"
     except UnicodeDecodeError as error:
@@ -106,15 +129,15 @@ def read_csv(path: Path, cell: str) -> Array:
         ) from error
     numbers = frame.select(pl.all().str.strip_chars().cast(pl.Float64, strict=False))
     has_header = len(frame) > 1 and all(value is None for value in numbers.row(0))
+    counted = len(frame) > 1 and list(frame.row(0)) == [str(k) for k in range(frame.width)]
     numbers = numbers[1:] if has_header else numbers
-    values = numbers.to_numpy()
     texts = numbers.select(pl.all().is_null()).to_numpy()
     if texts.any():
         row, column = (int(k) for k in np.argwhere(texts)[0])
-        got = frame[1:] if has_header else frame
-        raise CellFault(
-            must_be(
-                f"Row {row + 1 + has_header}, column {column + 1} of {cell!r}", "a number", quoted(got[row, column])
-            )
-        )
-    return _two(values, cell)
+        got = (frame[1:] if has_header else frame)[row, column]
+        subject = f"Row {row + 1 + has_header}, column {column + 1} of {cell!r}"
+        if not got or not got.strip():
+            remedy = "Fill it; save a table that has an index without it."
+            raise CellFault(must_be(subject, "a number", "an empty cell", remedy))
+        raise CellFault(must_be(subject, "a number", quoted(got)))
+    return _two(numbers.to_numpy(), cell), counted

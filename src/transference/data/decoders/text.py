@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 import zlib
 from collections.abc import Mapping
 from functools import partial
@@ -17,16 +18,21 @@ VOCABULARY = 8192
 LENGTH = 1024
 
 _IDEOGRAPHS = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
-_WORD = re.compile(rf"[{_IDEOGRAPHS}]|[^\W{_IDEOGRAPHS}]+")
+_JOINERS = "\u200c\u200d"  # within words of Persian and Hindi
+_MARKS = "".join(each for each in map(chr, range(0x300, 0xFFFF)) if unicodedata.category(each)[0] == "M") + _JOINERS
+_LETTERS = rf"[^\W{_IDEOGRAPHS}]"
+_WORD = re.compile(rf"[{_IDEOGRAPHS}]|{_LETTERS}+(?:[{_MARKS}]+{_LETTERS}*)*")
 
 
 def words(text: str) -> list[str]:
-    """The words of a text; scripts without spaces are cut by character; a text without words by its marks.
+    """The words of a text, which keep their accents and vowel signs, however these are encoded.
+
+    Chinese and Japanese are cut by character; a text without words is cut by its punctuation marks.
 
     >>> words("Don't <B>panic</B>!"), words("?!")
     (['don', 't', 'b', 'panic', 'b'], ['?', '!'])
     """
-    lower = text.lower()
+    lower = unicodedata.normalize("NFC", text.lower())
     return _WORD.findall(lower) or list("".join(lower.split()))
 
 

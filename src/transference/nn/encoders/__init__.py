@@ -1,7 +1,8 @@
 """A small encoder for every kind of modality: (n, *shape) -> (n, width).
 
 Each learns its input statistics once, before training, from the training rows that have the modality
-(`fit_statistics`), and keeps them as buffers, so that raw rows go in at training, prediction and export alike. Every
+(`fit_statistics`), and keeps them as buffers, so that raw rows go in at training, prediction and export alike. A
+pretrained model that is fine-tuned comes before such an encoder, see `nn.pretrained`. Every
 one of them ends in a linear map of its input beside a deeper path, so that with few labels it is about as good as a
 linear model and with many it is better. None of them draws random numbers or mixes rows.
 """
@@ -38,10 +39,10 @@ SMALL = 8  # pixels; an image with a shorter side is a vector
 def encoder(modality: ModalitySpec, width: int) -> Encoder:
     """The default encoder for a modality."""
     kind, rank = modality.kind, len(modality.shape)
-    if "tokenizer" in modality.reading:
-        from transference.nn.pretrained import token_encoder
+    if "tokenizer" in modality.reading or "processor" in modality.reading:
+        from transference.nn.pretrained import pretrained_encoder
 
-        return token_encoder(modality, width)
+        return pretrained_encoder(modality, width)
     if kind == "text":
         return WordEncoder(modality, width)
     if kind == "image" and rank == 3 and min(modality.shape[1:]) >= SMALL:
