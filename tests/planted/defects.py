@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any, Self
 
 import numpy as np
 import torch
-from honest import AnyOf, Array, Centroids, Net
+from honest import AnyOf, Array, Centroids, Guess, Net
 from torch import Tensor
 
 from transference.core.batch import Batch
 from transference.core.method import Method
 from transference.core.spec import DataSpec
 from transference.core.views import Views
+from transference.train.loop import Stage, Step
 
 
 class PositionalConstructor(Centroids):
@@ -118,15 +120,27 @@ class ChangesQuestion(Centroids):
 
 
 class ReadsTheSecondary(Centroids):
+    kind = "vector"
+
     def _readable(self, X: Views) -> Views:
         super()._readable(X)
         return X
 
     def decide(self, X: Views) -> Array:
         numbers = self.numbers(X, self.spec_.primary)
-        if "hear" in X.names and X["hear"].ndim == 2 and X.specs["hear"].kind == "vector":
-            numbers = numbers + 1e-3 * np.nan_to_num(X["hear"]).mean(1, keepdims=True) * np.arange(numbers.shape[1])
+        for name in X.secondary:
+            if X.specs[name].kind == self.kind:
+                mean = np.nan_to_num(self.numbers(X, name)).mean(1, keepdims=True)
+                numbers = numbers + 1e-3 * mean * np.arange(numbers.shape[1])
         return self.probabilities(numbers)
+
+
+class ReadsTheText(ReadsTheSecondary):
+    kind = "text"
+
+
+class ReadsTheOtherSeries(ReadsTheSecondary):
+    kind = "series"
 
 
 class InfersPresence(Centroids):
@@ -216,7 +230,24 @@ class RemembersTheLastQuestion(Centroids):
 class ReadsPadding(Centroids):
     def numbers(self, X: Views, name: str) -> Array:
         values = X[name].astype(float)
-        return values.reshape(len(X), -1) if name not in X.lengths else values.mean(1)
+        return values.mean(1) if values.ndim == 3 else values
+
+
+def _padding_for_content(X: Views, names: Iterable[str]) -> Views:
+    for name in names:
+        if name in X.lengths:
+            X = X.replace(name, X[name], lengths=np.full(len(X), X[name].shape[1]))
+    return X
+
+
+class LearnsFromPadding(Centroids):
+    def learn(self, X: Views, target: Array) -> None:
+        super().learn(_padding_for_content(X, X.secondary), target)
+
+
+class AnswersFromPadding(Centroids):
+    def decide(self, X: Views) -> Array:
+        return super().decide(_padding_for_content(X, X.names))
 
 
 class UnusedParameter(Net):
@@ -241,6 +272,45 @@ class RaggedHistory(Net):
     def learn(self, X: Views, target: Array) -> None:
         super().learn(X, target)
         self.history_["extra"] = [0.0]
+
+
+class TenTimesTheUpdates(Guess):
+    def stages(self, net: Any) -> tuple[Stage, ...]:
+        return (Stage("train", (Step(self.losses),), share=10),)
+
+
+class PreparesForLong(Guess):
+    def stages(self, net: Any) -> tuple[Stage, ...]:
+        step = Step(self.losses)
+        return (Stage("prepare", (step,), share=3, answers=False), Stage("train", (step,)))
+
+
+class LearnsNoValues(Guess):
+    kind = "regression"
+
+    def losses(self, net: Any, batch: Batch) -> dict[str, Tensor]:
+        losses = super().losses(net, batch)
+        return {**losses, "task": losses["task"] * (self.spec_.task.kind != self.kind)}
+
+
+class LearnsNoSeveralLabels(LearnsNoValues):
+    kind = "multilabel"
+
+
+class AnswersInStandardUnits(Guess):
+    def answers(self, net: Any, batch: Batch) -> Tensor:
+        return self.scores(net, batch) if self.spec_.task.kind == "regression" else super().answers(net, batch)
+
+
+class ThrowsUnlabelledRowsAway(Guess):
+    def losses(self, net: Any, batch: Batch) -> dict[str, Tensor]:
+        return super().losses(net, batch.labelled)
+
+
+class DropsRowsWithoutTheOthers(Guess):
+    def losses(self, net: Any, batch: Batch) -> dict[str, Tensor]:
+        whole = batch.complete(self.spec_.secondary).is_labelled.any()
+        return super().losses(net, batch.complete(self.spec_.secondary) if whole else batch)
 
 
 class EmptyCard(Centroids):

@@ -1,4 +1,4 @@
-"""Three small methods that keep every promise, to plant one defect at a time in."""
+"""Four small methods that keep every promise, to plant one defect at a time in."""
 
 from __future__ import annotations
 
@@ -6,10 +6,16 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
+from transference.core.batch import Batch
 from transference.core.method import Card, Method
 from transference.core.parameters import Interval
+from transference.core.spec import DataSpec
 from transference.core.views import Views
+from transference.nn.losses import supervised
+from transference.nn.network import Network
+from transference.train.neural import NeuralMethod
 from transference.unimodal import Unimodal
 
 Array = NDArray[Any]
@@ -35,7 +41,7 @@ class Centroids(Method):
     def learn(self, X: Views, target: Array) -> None:
         known = (target >= 0) & X.present[X.primary]
         X, target = X.take(known), target[known]
-        weight = 1 + sum(self.there(X, name) * abs(X[name].reshape(len(X), -1).mean(1)) for name in X.secondary)
+        weight = 1 + sum(self.there(X, name) * abs(self.numbers(X, name).mean(1)) for name in X.secondary)
         numbers, ones = self.numbers(X, X.primary), np.eye(len(self.classes_))[target] * weight[:, None]
         self.means_ = ones.T @ numbers / ones.sum(0)[:, None]
 
@@ -99,3 +105,33 @@ class Net(Unimodal):
         at_test="primary",
         tasks=frozenset({"classification"}),
     )
+
+
+class Guess(NeuralMethod):
+    """A network on the primary modality that also guesses the first number of each other one, labelled or not."""
+
+    card: ClassVar[Card] = Card(
+        summary="Guess the first number of the others.",
+        reference="nobody2000",
+        modalities=(2, None),
+        needs=frozenset({"labels", "unlabelled", "paired"}),
+        at_test="primary",
+        tasks=frozenset({"classification", "regression", "multilabel"}),
+    )
+
+    def build(self, spec: DataSpec) -> Network:
+        net = Network(spec, [spec.primary], self.width)
+        net.guess = nn.Linear(self.width, len(spec.secondary))
+        return net
+
+    def losses(self, net: Any, batch: Batch) -> dict[str, Tensor]:
+        features = net.encode(batch, self.spec_.primary)
+        losses = {"task": supervised(net.head(features), batch.target, self.spec_.task)}
+        for k, name in enumerate(self.spec_.secondary):
+            here = batch.present[name]
+            error = net.guess(features)[here, k] - batch.views[name].flatten(1)[here, 0]
+            losses[f"first of {name}"] = error.square().sum() / len(batch)
+        return losses
+
+    def scores(self, net: Any, batch: Batch) -> Tensor:
+        return net.head(net.encode(batch, self.spec_.primary))

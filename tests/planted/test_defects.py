@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import defects
 import pytest
-from honest import AnyOf, Centroids, Net
+from honest import AnyOf, Centroids, Guess, Net
 
 from transference.core.method import Method
 from transference.testing import ConformanceError, Subject, check_method, checks
@@ -23,17 +23,28 @@ PLANTED: dict[type[Method], set[str]] = {
         "fitting_again_starts_afresh",
         "absent_content_is_ignored",
         "unlabelled_rows_are_taken",
+        "sequences_are_taken",
     },
     defects.ReadsGlobalGenerator: {"same_seed_same_bits"},
     defects.IgnoresSeed: {"another_seed_differs"},
     defects.ChangesInput: {"inputs_are_left_alone"},
     defects.ChangesQuestion: {"inputs_are_left_alone"},
     defects.ReadsTheSecondary: {"reads_only_what_the_card_says"},
+    defects.ReadsTheText: {"reads_only_what_the_card_says"},
+    defects.ReadsTheOtherSeries: {"reads_only_what_the_card_says"},
     defects.InfersPresence: {"absent_content_is_ignored"},
     defects.NeedsNoPairs: {"uses_what_it_declares"},
     defects.PeeksAtTheSecondary: {"uses_what_it_declares"},
-    defects.NeedsTwoExactly: {"three_modalities_are_taken"},
-    defects.NeedsEverything: {"rows_with_holes_are_taken", "absent_content_is_ignored"},
+    defects.NeedsTwoExactly: {  # all that give three
+        "three_modalities_are_taken",
+        "sequences_are_taken",
+        "reads_only_what_the_card_says",
+    },
+    defects.NeedsEverything: {  # all that leave holes
+        "rows_with_holes_are_taken",
+        "absent_content_is_ignored",
+        "rows_without_the_others_teach",
+    },
     defects.StumblesOnUnlabelled: {"unlabelled_rows_are_taken", "uses_what_it_declares"},
     defects.TakesUnlabelledForTheLastClass: {"unlabelled_rows_are_taken"},
     defects.OddProbabilities: {"answers_have_shape"},
@@ -44,11 +55,20 @@ PLANTED: dict[type[Method], set[str]] = {
     defects.CrashesOnOne: {"one_row_is_enough"},
     defects.RemembersTheLastQuestion: {"one_row_is_enough"},
     defects.ReadsPadding: {"sequences_are_taken"},
+    defects.AnswersFromPadding: {"sequences_are_taken"},
+    defects.LearnsFromPadding: {"sequences_are_taken"},
     defects.UnusedParameter: {"every_parameter_learns"},
     defects.StateOutsideTheNetwork: {"state_restores"},
     defects.RaggedHistory: {"history_is_a_table"},
+    defects.TenTimesTheUpdates: {"updates_keep_to_the_schedule"},
+    defects.PreparesForLong: {"updates_keep_to_the_schedule"},
+    defects.LearnsNoValues: {"beats_chance"},
+    defects.LearnsNoSeveralLabels: {"beats_chance"},
+    defects.AnswersInStandardUnits: {"beats_chance"},
+    defects.ThrowsUnlabelledRowsAway: {"unlabelled_rows_teach"},
+    defects.DropsRowsWithoutTheOthers: {"rows_without_the_others_teach"},
     defects.EmptyCard: {"card_is_filled_in"},
-    defects.CannotDoItsTask: {"answers_have_shape"},
+    defects.CannotDoItsTask: {"answers_have_shape", "beats_chance"},
     defects.AcceptsAnything: {"wrong_parameters_are_refused"},
     defects.VagueWhenNotFitted: {"not_fitted_is_said"},
     defects.AnswersRowsWithoutPrimary: {"wrong_questions_are_refused"},
@@ -87,7 +107,7 @@ def test_every_check_has_a_defect_that_breaks_it() -> None:
     assert {check.name for check in checks()} - set().union(*PLANTED.values()) == {"other_tasks_are_refused"}
 
 
-@pytest.mark.parametrize("honest", [Centroids, AnyOf, Net])
+@pytest.mark.parametrize("honest", [Centroids, AnyOf, Net, Guess])
 def test_honest_methods_keep_every_promise(honest: type[Method]) -> None:
     check_method(honest)
 

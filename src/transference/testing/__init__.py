@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from transference.core.errors import collect
 from transference.core.method import Method
 from transference.core.spec import TaskKind
-from transference.testing import answering, contract, inputs
+from transference.testing import answering, contract, inputs, reading
 from transference.testing.subject import ConformanceError, Subject
 
 __all__ = ["Check", "ConformanceError", "Subject", "check_method", "checks"]
@@ -56,6 +56,14 @@ def _three(subject: Subject) -> bool:
     return most is None or most >= 3
 
 
+def _unlabelled(subject: Subject) -> bool:
+    return "unlabelled" in subject.card.needs
+
+
+def _primary_of_several(subject: Subject) -> bool:
+    return subject.card.at_test == "primary" and subject.modalities > 1
+
+
 def _partial(subject: Subject) -> bool:
     return subject.card.at_test != "all"
 
@@ -72,6 +80,7 @@ _CHECKS: tuple[tuple[Callable[[Subject], None], Callable[[Subject], bool]], ...]
     (contract.state_restores, _neural),
     (contract.every_parameter_learns, _neural),
     (contract.history_is_a_table, _neural),
+    (contract.updates_keep_to_the_schedule, _everyone),
     (contract.works_in_scikit_learn, _everyone),
     (answering.answers_have_shape, _everyone),
     (answering.labels_are_names, _classifier),
@@ -79,14 +88,16 @@ _CHECKS: tuple[tuple[Callable[[Subject], None], Callable[[Subject], bool]], ...]
     (answering.one_row_is_enough, _everyone),
     (answering.beats_chance, _everyone),
     (answering.unlabelled_rows_are_taken, _everyone),
-    (answering.rows_with_holes_are_taken, _several),
-    (answering.absent_content_is_ignored, _several),
-    (answering.reads_only_what_the_card_says, _partial),
-    (answering.uses_what_it_declares, _several),
     (answering.three_modalities_are_taken, _three),
     (answering.sequences_are_taken, _everyone),
     (answering.representations_have_shape, _everyone),
     (answering.deployed_answers_alike, _everyone),
+    (reading.rows_with_holes_are_taken, _several),
+    (reading.absent_content_is_ignored, _several),
+    (reading.reads_only_what_the_card_says, _partial),
+    (reading.uses_what_it_declares, _several),
+    (reading.unlabelled_rows_teach, _unlabelled),
+    (reading.rows_without_the_others_teach, _primary_of_several),
     (inputs.inputs_are_left_alone, _everyone),
     (inputs.not_fitted_is_said, _everyone),
     (inputs.wrong_training_input_is_refused, _everyone),

@@ -1,28 +1,30 @@
-"""Checks of what a method says: shapes, labels, rows, learning, and which modalities it reads."""
+"""Checks of what a method says: shapes, labels, rows, learning, kinds of modalities."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import numpy as np
 
 from transference.core.errors import ConfigError
 from transference.core.method import Method
-from transference.core.spec import ModalitySpec
+from transference.core.spec import TaskKind
 from transference.core.views import Views
 from transference.testing.subject import (
     ANSWERED,
     NAMES,
-    OTHERS,
     PATIENT,
-    PRIMARY,
     Array,
     Subject,
     answers,
     fitted,
     require,
     same,
-    with_holes,
+)
+
+PROBLEMS: tuple[tuple[TaskKind, int], ...] = (
+    ("classification", 0),
+    ("regression", 0),
+    ("regression", 1),  # each class has the value of the next one
+    ("multilabel", 0),
 )
 
 
@@ -31,7 +33,9 @@ def answers_have_shape(subject: Subject) -> None:
     for task in ANSWERED:
         if task not in subject.tasks:
             continue
-        method = fitted(subject(), subject.rows(), subject.labels(task=task))
+        method = (
+            subject.fitted if task == subject.task else fitted(subject(), subject.rows(), subject.labels(task=task))
+        )
         X = subject.rows(17, seed=3)
         predicted = method.predict(X)
         expected = (17, 2) if task == "multilabel" else (17,)
@@ -78,10 +82,10 @@ def rows_do_not_touch(subject: Subject) -> None:
     """An answer does not depend on the other rows that are asked about, nor on their order."""
     whole = answers(subject.fitted, subject.rows(20, seed=3))
     order = np.random.default_rng(0).permutation(20)
-    gap = abs(answers(subject.fitted, subject.rows(20, seed=3)[order]) - whole[order]).max()
+    gap = _gap(answers(subject.fitted, subject.rows(20, seed=3)[order]), whole[order])
     require(gap <= 1e-5, f"Answers must not depend on the order of the rows. They differ by {gap:.2g}.")
     parts = [answers(subject.fitted, subject.rows(20, seed=3)[part]) for part in (slice(13), slice(13, 20))]
-    gap = abs(np.concatenate(parts) - whole).max()
+    gap = _gap(np.concatenate(parts), whole)
     require(gap <= 1e-5, f"Answers must not depend on the other rows. They differ by {gap:.2g}.")
 
 
@@ -91,92 +95,35 @@ def one_row_is_enough(subject: Subject) -> None:
     for k in range(3):
         alone = answers(subject.fitted, subject.rows(5, seed=3)[[k]])
         require(alone.shape == (1, *whole.shape[1:]), f"One row must be answered with one row. Got {alone.shape}.")
-        gap = abs(alone - whole[k]).max()
+        gap = _gap(alone[0], whole[k])
         require(gap <= 1e-5, f"A row must be answered alone as among others. The answers differ by {gap:.2g}.")
 
 
 def beats_chance(subject: Subject) -> None:
-    """New rows of a plain problem are answered far better than by guessing."""
-    method = fitted(subject(schedule=PATIENT), subject.rows(96), subject.labels(96))
-    score = _quality(subject, method)
-    require(score > 0.55, f"A plain problem of three classes must be learned. Score {score:.2f}, chance 0.33 or 0.")
+    """New rows of a plain problem are answered far better than by guessing, for every task that the card names.
+
+    Values a second time, with those of the classes exchanged: a network that no value reached can be right about the
+    order of three by luck, but the same answers cannot be right both times.
+    """
+    skill = {}
+    for task, turn in PROBLEMS:
+        if task in subject.tasks:
+            y = np.roll(subject.labels(96, task=task), -turn, axis=0)
+            method = fitted(subject(schedule=PATIENT), subject.rows(96), y)
+            skill[f"{task}, again" if turn else task] = round(_skill(subject, method, task, turn), 2)
+    require(all(value > 0.4 for value in skill.values()), f"A plain problem must be learned. Skill {skill}, a guess 0.")
 
 
 def unlabelled_rows_are_taken(subject: Subject) -> None:
     """Training rows without a label are accepted, however they are written, and do not spoil what is learned."""
     unlabelled = np.arange(120) % 9 >= 3
     method = fitted(subject(schedule=PATIENT), subject.rows(120), subject.labels(120, unlabelled))
-    score = _quality(subject, method)
-    require(score > 0.5, f"A third of the labels of a plain problem must do. Score {score:.2f}, chance 0.33 or 0.")
+    skill = _skill(subject, method, subject.task)
+    require(skill > 0.3, f"A third of the labels of a plain problem must do. Skill {skill:.2f}, of a guess 0.")
     if subject.task == "classification":
-        integers = np.where(unlabelled, -1, np.arange(120) % 3)
-        other = fitted(subject(schedule=PATIENT), subject.rows(120), integers)
-        found = [answers(each, subject.rows(30, seed=9)) for each in (method, other)]
+        written = (subject.labels(120, unlabelled), np.where(unlabelled, -1, np.arange(120) % 3))
+        found = [answers(fitted(subject(), subject.rows(120), y), subject.rows(30, seed=9)) for y in written]
         require(same(*found), "Unlabelled as None and as -1 must be the same.")
-
-
-def rows_with_holes_are_taken(subject: Subject) -> None:
-    """Training rows may lack a modality."""
-    method = fitted(subject(), with_holes(subject.rows()), subject.labels())
-    found = answers(method, subject.rows(12, seed=3))
-    require(bool(np.isfinite(found).all()), "Answers must be finite when training rows lack modalities.")
-
-
-def absent_content_is_ignored(subject: Subject) -> None:
-    """What the array of a modality holds in rows that lack it changes nothing, in training nor in answers."""
-    one = fitted(subject(), with_holes(subject.rows()), subject.labels())
-    other = fitted(subject(), _poisoned_where_absent(with_holes(subject.rows())), subject.labels())
-    require(
-        same(answers(one, subject.rows(12, seed=3)), answers(other, subject.rows(12, seed=3))),
-        "Training must not read a modality in rows that lack it: use 'present', never a test for zeros.",
-    )
-    if subject.card.at_test == "any":
-        test = with_holes(subject.rows(24, seed=3))
-        require(
-            same(answers(one, test), answers(one, _poisoned_where_absent(test))),
-            "Answers must not read a modality in rows that lack it: use 'present', never a test for zeros.",
-        )
-
-
-def reads_only_what_the_card_says(subject: Subject) -> None:
-    """With at_test = "primary" the others may be anything or nothing; with "any", each alone is answered."""
-    method, names = subject.fitted, subject.rows(2).names
-    if subject.card.at_test == "any":
-        for name in names:
-            alone = answers(method, subject.rows(20, seed=3).only([name], primary=name))
-            require(len(alone) == 20 and bool(np.isfinite(alone).all()), f"{name!r} alone must be answered.")
-        return
-    whole = answers(method, subject.rows(20, seed=3))
-    arms: dict[str, Callable[[Views, str], Views]] = {
-        "left out": lambda X, name: X.only([PRIMARY]),
-        "absent": lambda X, name: X.without(name),
-        "nan": lambda X, name: X.replace(name, np.full_like(X[name], np.nan)),
-        "huge": lambda X, name: X.replace(name, np.full_like(X[name], 1e6)),
-        "huge and absent": lambda X, name: X.replace(name, np.full_like(X[name], 1e6), present=np.zeros(20, bool)),
-        "of other rows": lambda X, name: X.replace(name, X[name][::-1].copy()),
-    }
-    for arm, change in arms.items():
-        for name in names:
-            changed = subject.rows(20, seed=3) if name == PRIMARY else change(subject.rows(20, seed=3), name)
-            require(
-                same(answers(method, changed), whole),
-                f"The card says at_test='primary', yet answers change when {name!r} is {arm}.",
-            )
-
-
-def uses_what_it_declares(subject: Subject) -> None:
-    """A method that needs pairs learns from the other modalities; a baseline of one modality does not look at them."""
-    found = []
-    for shift in (0, 1):
-        X = subject.rows()
-        for name in X.secondary:
-            X = X.replace(name, np.roll(X[name], shift, axis=0))
-        method = fitted(subject(), X, subject.labels(unlabelled=np.arange(48) % 4 == 3))
-        found.append(answers(method, subject.rows(20, seed=3)))
-    if "paired" in subject.card.needs:
-        require(not same(*found), "The card needs 'paired', yet other secondary content changes no answer.")
-    elif subject.card.at_test == "primary" and subject.card.modalities[0] == 1:
-        require(same(*found), "The card does not need 'paired', yet secondary content changes the answers.")
 
 
 def three_modalities_are_taken(subject: Subject) -> None:
@@ -189,14 +136,18 @@ def three_modalities_are_taken(subject: Subject) -> None:
 
 
 def sequences_are_taken(subject: Subject) -> None:
-    """Series whose rows differ in length, and texts; what is beyond a row's length changes nothing."""
-    method = fitted(subject(), _sequences(subject.rows(), subject.modalities), subject.labels())
-    found = answers(method, _sequences(subject.rows(), subject.modalities))
-    X = _sequences(subject.rows(), subject.modalities)
-    require(bool(np.isfinite(found).all()), "Answers to series must be finite.")
-    beyond = np.arange(6) >= X.lengths[PRIMARY][:, None]
-    padded = X.replace(PRIMARY, np.where(beyond[:, :, None], 50, X[PRIMARY]).astype(np.float32))
-    require(same(answers(method, padded), found), "What is beyond the length of a row must not change its answer.")
+    """Series whose rows differ in length, and texts; what is beyond a series' length changes nothing.
+
+    Neither in training nor in answers. Texts are padded with the word number 0, so nothing else can be there.
+    """
+    for kinds, method in subject.fitted_to_sequences.items():
+        X, test = subject.sequences(kinds), subject.sequences(kinds, 20, seed=3)
+        found = answers(method, subject.sequences(kinds, 20, seed=3))
+        require(bool(np.isfinite(found).all()), "Answers to series must be finite.")
+        poisoned = answers(method, _poisoned_beyond(test))
+        require(same(poisoned, found), "What is beyond the length of a row must not change its answer.")
+        other = answers(fitted(subject(), _poisoned_beyond(X), subject.some_labels()), test)
+        require(same(other, found), "What is beyond the lengths of training rows must not change any answer.")
 
 
 def representations_have_shape(subject: Subject) -> None:
@@ -222,36 +173,33 @@ def deployed_answers_alike(subject: Subject) -> None:
     require(same(*found), "The deployed method must answer alike.")
 
 
-def _quality(subject: Subject, method: Method) -> float:
-    """On 150 new rows: the share of right answers, or for values the share of variance explained."""
-    X, truth = subject.rows(150, seed=9), subject.labels(150)
-    if subject.task == "regression":
-        return method.score(X, truth)
+def _skill(subject: Subject, method: Method, task: TaskKind, turn: int = 0) -> float:
+    """On 150 new rows: 0 for the best guess that knows nothing of a row, 1 where all is right.
+
+    For several labels that of the label learned worst. Values have to be in the unit of the target, which is when they
+    are closer to it than its mean is; the skill is then their squared correlation with it, for a method that misses a
+    modality which it had in training may draw them towards that mean.
+    """
+    X, truth = subject.rows(150, seed=9), np.roll(subject.labels(150, task=task), -turn, axis=0)
+    if task == "regression":
+        explained = method.score(X, truth)
+        return explained if explained < 0.1 else float(np.corrcoef(method.predict(X), truth)[0, 1] ** 2)
     p = answers(method, X)
-    right = (p > 0.5) == truth if subject.task == "multilabel" else p.argmax(1) == np.arange(150) % 3
-    return float(np.mean(right))
+    if task == "multilabel":
+        right, commonest = float(((p > 0.5) == truth).mean(0).min()), 2 / 3
+    else:
+        right, commonest = float(np.mean(p.argmax(1) == np.arange(150) % 3)), 1 / 3
+    return (right - commonest) / (1 - commonest)
 
 
-def _poisoned_where_absent(X: Views) -> Views:
-    for name in X.names:
-        absent = ~X.present[name][:, None]
-        X = X.replace(name, np.where(absent, 7 + np.arange(X[name].shape[1]), X[name]).astype(np.float32))
+def _gap(one: Array, other: Array) -> float:
+    """Largest difference, as a share of the largest answer where that is above 1."""
+    return float(abs(one - other).max() / max(1.0, abs(other).max()))
+
+
+def _poisoned_beyond(X: Views) -> Views:
+    for name, lengths in X.lengths.items():
+        if X.specs[name].kind == "series":
+            beyond = np.arange(X[name].shape[1]) >= lengths[:, None]
+            X = X.replace(name, np.where(beyond[:, :, None], 50, X[name]).astype(np.float32))
     return X
-
-
-def _sequences(X: Views, modalities: int) -> Views:
-    """The primary as a series of 2 to 6 steps, the first other modality as up to 4 words."""
-    n = len(X)
-    lengths = 2 + np.arange(n) % 5
-    steps = np.where(np.arange(6)[:, None] < lengths[:, None, None], X[PRIMARY][:, None, :], 0).astype(np.float32)
-    arrays: dict[str, Array] = {PRIMARY: steps}
-    specs = {PRIMARY: ModalitySpec(PRIMARY, "series", (6, 5), lengths=True)}
-    sizes = {PRIMARY: lengths}
-    if modalities > 1:
-        words = 1 + (X[OTHERS[0]][:, :4] > 1)
-        arrays[OTHERS[0]] = words.astype(np.float32)
-        specs[OTHERS[0]] = ModalitySpec(OTHERS[0], "text", (4,), lengths=True, vocabulary=3)
-        sizes[OTHERS[0]] = np.full(n, 4)
-    for name in X.secondary[1:]:
-        arrays[name], specs[name] = X[name], X.specs[name]
-    return Views(arrays, specs, PRIMARY, lengths=sizes)

@@ -17,6 +17,8 @@ from transference.core.method import Method, Need
 from transference.core.seeding import fence
 from transference.core.spec import TaskKind, spec_from_json, spec_to_json
 from transference.testing.subject import ConformanceError, Subject, answers, fitted, require, same
+from transference.train.neural import NeuralMethod
+from transference.train.schedule import Schedule
 
 
 def constructor_stores(subject: Subject) -> None:
@@ -66,7 +68,7 @@ def fitting_again_starts_afresh(subject: Subject) -> None:
     method = subject()
     method.fit(subject.rows(36, seed=7), subject.labels(36))
     again = answers(fitted(method, subject.rows(), subject.labels()), subject.rows())
-    fresh = answers(subject.fit(), subject.rows())
+    fresh = answers(subject.fitted, subject.rows())
     require(same(again, fresh), "Fitting again must equal fitting a fresh object, bit for bit.")
 
 
@@ -81,7 +83,7 @@ def same_seed_same_bits(subject: Subject) -> None:
 
 def another_seed_differs(subject: Subject) -> None:
     """A network that starts from another seed ends elsewhere."""
-    one, other = (answers(subject.fit(seed), subject.rows()) for seed in (0, 1))
+    one, other = (answers(method, subject.rows()) for method in (subject.fitted, subject.fit(seed=1)))
     require(not same(one, other), "Another seed must give other answers: the 'seed' parameter is not used.")
 
 
@@ -170,6 +172,27 @@ def history_is_a_table(subject: Subject) -> None:
     )
     require(len({len(values) for values in history.values()}) == 1, "The lists of the history must be of equal length.")
     require(bool((np.diff(history["update"]) > 0).all()), "The updates of the history must rise.")
+
+
+def updates_keep_to_the_schedule(subject: Subject) -> None:
+    """What answers is trained for the schedule's updates, and stages that prepare it (``answers=False``) for as many.
+
+    Arms of a study shall differ in method alone. ``history_`` tells of the fit that answers, not of those that label
+    rows for it; a method without one, or without a schedule, is not judged.
+    """
+    method: Any = subject.fitted
+    done = getattr(method, "history_", {}).get("update")
+    schedule = _parameters(method).get("schedule")
+    if not done or not isinstance(schedule, Schedule):
+        return
+    stages = method.stages(method.net_) if isinstance(method, NeuralMethod) else ()
+    preparing = sum(max(1, round(stage.share * schedule.updates)) for stage in stages if not stage.answers)
+    rounding = max(0, len(stages) - 1)
+    most = schedule.updates + min(preparing, schedule.updates) + rounding
+    require(
+        done[-1] <= most,
+        f"A schedule of {schedule.updates} updates allows {most} with the stages that prepare. Got {done[-1]:g}.",
+    )
 
 
 def works_in_scikit_learn(subject: Subject) -> None:

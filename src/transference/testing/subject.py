@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from transference.core.errors import TransferenceError
 from transference.core.method import Card, Method
 from transference.core.registry import find
-from transference.core.spec import TaskKind
+from transference.core.spec import Kind, ModalitySpec, TaskKind
 from transference.core.views import Views
 from transference.train.neural import NeuralMethod
 from transference.train.schedule import Schedule
@@ -96,18 +96,47 @@ class Subject:
             arrays[name] = np.hstack([centre, np.ones((n, k + 1))]) + 0.3 * generator.normal(size=(n, 4 + k))
         return Views.of(primary=PRIMARY, **arrays)
 
+    @cached_property
+    def companions(self) -> list[tuple[Kind, ...]]:
+        """What to put beside a series: a text and another series, together where the card allows three modalities."""
+        most = self.card.modalities[1]
+        if self.modalities == 1:
+            return [()]
+        return [("text", "series")] if most is None or most >= 3 else [("text",), ("series",)]
+
+    def sequences(self, kinds: Sequence[Kind], n: int = 48, seed: int = 0) -> Views:
+        """`rows` as a series of 2 to 6 steps, beside a series of 1 to 6 steps or up to 4 words for each of `kinds`."""
+        X, number = self.rows(n, seed, 1 + len(kinds)), np.arange(n)
+        arrays: dict[str, Any] = {}
+        specs: dict[str, ModalitySpec] = {}
+        lengths: dict[str, Array] = {}
+        for name, kind in zip((PRIMARY, *OTHERS), ("series", *kinds), strict=False):
+            if kind == "text":
+                lengths[name] = 1 + number % 4
+                array = np.where(np.arange(4) < lengths[name][:, None], 1 + (X[name][:, :4] > 1), 0)
+            else:
+                lengths[name] = 2 + number % 5 if name == PRIMARY else 1 + number % 6
+                array = np.where(np.arange(6)[:, None] < lengths[name][:, None, None], X[name][:, None, :], 0)
+            arrays[name] = array.astype(np.float32)
+            specs[name] = ModalitySpec(name, kind, array.shape[1:], lengths=True, vocabulary=3 * (kind == "text"))
+        return Views(arrays, specs, PRIMARY, lengths=lengths)
+
     def labels(self, n: int = 48, unlabelled: Array | None = None, task: TaskKind | None = None) -> Array:
         """(n,) labels of `rows`, or (n, 2) for several labels; missing where `unlabelled`."""
         number = np.arange(n) % 3
         task = task or self.task
         none = np.zeros(n, bool) if unlabelled is None else unlabelled
         if task == "regression":
-            return np.where(none, np.nan, number + 0.5).astype(np.float32)
+            return np.where(none, np.nan, 1000 + 20 * number).astype(np.float32)  # in a unit of their own
         if task == "multilabel":
             return np.where(none[:, None], np.nan, np.stack([number > 0, number == 2], 1)).astype(np.float32)
         labels = np.array(NAMES, object)[number]
         labels[none] = None
         return labels
+
+    def some_labels(self) -> Array:
+        """(48,) labels, a quarter of them missing where the card needs rows without one."""
+        return self.labels(unlabelled=np.arange(48) % 4 == 3 if "unlabelled" in self.card.needs else None)
 
     def fit(self, seed: int = 0, n: int = 48) -> Method:
         """A new method, fitted to labelled rows that lack nothing."""
@@ -117,6 +146,16 @@ class Subject:
     def fitted(self) -> Method:
         """As `fit`, made once: for checks that only ask it."""
         return self.fit()
+
+    @cached_property
+    def fitted_with_holes(self) -> Method:
+        """A new method, fitted to labelled rows of which some lack a modality."""
+        return fitted(self(), with_holes(self.rows()), self.labels())
+
+    @cached_property
+    def fitted_to_sequences(self) -> dict[tuple[Kind, ...], Method]:
+        """For each of `companions`, a new method fitted to `sequences`."""
+        return {kinds: fitted(self(), self.sequences(kinds), self.some_labels()) for kinds in self.companions}
 
 
 def fitted(method: Method, X: Views, y: Array) -> Method:
@@ -133,6 +172,11 @@ def answers(method: Method, X: Views) -> Array:
 def same(one: Array, other: Array) -> bool:
     """Bit for bit."""
     return one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes()
+
+
+def differ(one: Array, other: Array) -> bool:
+    """By more than other rounding makes, as that of sums in another order: a thousandth of the answers' spread."""
+    return bool(abs(one - other).max() > 1e-3 * one.std())
 
 
 def with_holes(X: Views) -> Views:
