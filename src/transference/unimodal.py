@@ -67,7 +67,7 @@ class Unimodal(NeuralMethod):
         *,
         estimator: Any = None,
         width: int = 64,
-        schedule: Schedule = Schedule(),  # noqa: B008
+        schedule: Schedule = Schedule(),
         seed: int = 0,
     ) -> None:
         super().__init__(width=width, schedule=schedule, seed=seed)

@@ -113,7 +113,7 @@ class LateFusion(NeuralMethod):
         secondary_weight: float = 1.0,
         joint: float = 0.0,
         width: int = 64,
-        schedule: Schedule = Schedule(),  # noqa: B008
+        schedule: Schedule = Schedule(),
         seed: int = 0,
     ) -> None:
         super().__init__(width=width, schedule=schedule, seed=seed)

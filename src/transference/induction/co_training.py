@@ -101,7 +101,7 @@ class CoTraining(Method):
         pool: int | None = None,
         round_updates: float = 0.15,
         width: int = 64,
-        schedule: Schedule = Schedule(),  # noqa: B008
+        schedule: Schedule = Schedule(),
         seed: int = 0,
     ) -> None:
         self.models = models

@@ -107,7 +107,7 @@ class SelfTraining(Method):
         noise: float = 0.3,
         round_updates: float = 0.3,
         width: int = 64,
-        schedule: Schedule = Schedule(),  # noqa: B008
+        schedule: Schedule = Schedule(),
         seed: int = 0,
     ) -> None:
         self.model = model

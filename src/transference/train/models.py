@@ -21,7 +21,7 @@ def new_model(
     given: Any = None,
     *,
     width: int = 64,
-    schedule: Schedule = Schedule(),  # noqa: B008
+    schedule: Schedule = Schedule(),
     seed: int = 0,
     modalities: int = 1,
 ) -> Method:

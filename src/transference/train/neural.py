@@ -47,7 +47,7 @@ class NeuralMethod(Method):
 
     net_: nn.Module
 
-    def __init__(self, *, width: int = 64, schedule: Schedule = Schedule(), seed: int = 0) -> None:  # noqa: B008
+    def __init__(self, *, width: int = 64, schedule: Schedule = Schedule(), seed: int = 0) -> None:
         self.width = width
         self.schedule = schedule
         self.seed = seed

@@ -114,7 +114,7 @@ class Distillation(NeuralMethod):
         entropy: float = 0.4,
         prior_matched: bool = True,
         width: int = 64,
-        schedule: Schedule = Schedule(),  # noqa: B008
+        schedule: Schedule = Schedule(),
         seed: int = 0,
     ) -> None:
         super().__init__(width=width, schedule=schedule, seed=seed)

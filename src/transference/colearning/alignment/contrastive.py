@@ -93,7 +93,7 @@ class Contrastive(NeuralMethod):
         weight: float = 0.5,
         smoothing: float = 0.0,
         width: int = 64,
-        schedule: Schedule = Schedule(),  # noqa: B008
+        schedule: Schedule = Schedule(),
         seed: int = 0,
     ) -> None:
         super().__init__(width=width, schedule=schedule, seed=seed)

@@ -172,7 +172,7 @@ class Latent(NeuralMethod):
         noise: float = 1e-3,
         prompts: Any = None,
         width: int = 64,
-        schedule: Schedule = Schedule(),  # noqa: B008
+        schedule: Schedule = Schedule(),
         seed: int = 0,
     ) -> None:
         super().__init__(width=width, schedule=schedule, seed=seed)

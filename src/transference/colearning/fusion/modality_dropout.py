@@ -149,7 +149,7 @@ class ModalityDropout(NeuralMethod):
         fill: Literal["zeros", "learned"] = "zeros",
         layers: int = 1,
         width: int = 64,
-        schedule: Schedule = Schedule(),  # noqa: B008
+        schedule: Schedule = Schedule(),
         seed: int = 0,
     ) -> None:
         super().__init__(width=width, schedule=schedule, seed=seed)

@@ -125,7 +125,7 @@ class ZeroFill(NeuralMethod):
         space: Literal["representation", "input"] = "representation",
         layers: int = 1,
         width: int = 64,
-        schedule: Schedule = Schedule(),  # noqa: B008
+        schedule: Schedule = Schedule(),
         seed: int = 0,
     ) -> None:
         super().__init__(width=width, schedule=schedule, seed=seed)

@@ -144,7 +144,7 @@ class Cyclic(NeuralMethod):
         translation: float = 10.0,
         cycle: float = 1.0,
         width: int = 64,
-        schedule: Schedule = Schedule(),  # noqa: B008
+        schedule: Schedule = Schedule(),
         seed: int = 0,
     ) -> None:
         super().__init__(width=width, schedule=schedule, seed=seed)

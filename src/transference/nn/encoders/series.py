@@ -21,7 +21,7 @@ class Cells(nn.Module):
     Both see each row minus its mean over time, so that neither a person's size and place nor a microphone's colour is
     learned once per cell. The linear path sees every cell, and the mean and the deviation over time once each. The deep
     path: three convolutions over time, halved after the first two, then the means of its stretches and the maximum over
-    all.
+    all; beside them a layer that reads the mean and the deviation, since what these say of a class is seldom linear.
     """
 
     def __init__(self, length: int, channels: int, width: int, kernel: int = 3) -> None:
@@ -31,7 +31,8 @@ class Cells(nn.Module):
         sizes = (channels, width, width, width)
         self.convolutions = nn.ModuleList(nn.Conv1d(a, b, kernel, padding=kernel // 2) for a, b in pairwise(sizes))
         self.linear = nn.Linear((self.cells + 2) * channels, width)
-        self.out = nn.Linear((self.stretches + 1) * width, width)
+        self.level = nn.Linear(2 * channels, width)
+        self.out = nn.Linear((self.stretches + 2) * width, width)
 
     def forward(self, x: Tensor, lengths: Tensor | None) -> Tensor:
         x = resample(x, lengths, self.cells)  # (n, cells, channels)
@@ -44,7 +45,8 @@ class Cells(nn.Module):
         x = F.max_pool1d(x + F.relu(second(x)), 2)  # (n, width, cells / 4)
         x = x + F.relu(third(x))
         means = x.unflatten(2, (self.stretches, -1)).mean(3).flatten(1)  # (n, width * stretches)
-        return straight + self.out(torch.cat([means, x.amax(2)], 1))
+        level = F.relu(self.level(torch.cat([mean, deviation], 1).flatten(1)))
+        return straight + self.out(torch.cat([means, x.amax(2), level], 1))
 
 
 class SeriesEncoder(Standardised):
