@@ -221,6 +221,14 @@ def test_upper_bounds_and_controls_cannot_win():
     assert "best arm a: +0.0" in found["verdict"]
 
 
+def test_an_interval_above_0_that_does_not_survive_correction_says_so():
+    found = verdicts([BASE, _entry("a", (0.06, 0.01, 0.11), p=0.13)], TASK)
+    assert found["outcome"] == "nothing"
+    assert found["verdict"].endswith(
+        "best arm a: +6.0 points [1.0, 11.0], too little once all arms and budgets are counted (p = 0.13)."
+    )
+
+
 def test_several_budgets_make_one_sentence():
     help2 = _entry("a", (0.2, 0.1, 0.3), transferred=(0.2, 0.1, 0.3))
     none10 = _entry("a", (0.01, -0.01, 0.03), p=1.0, budget=10)

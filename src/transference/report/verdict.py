@@ -191,6 +191,10 @@ def _sentences(judged: _Judged, where: str, group: Sequence[Entry], task: Task) 
 def _best(entry: Entry, group: Sequence[Entry], task: Task, where: str = "") -> str:
     """The best arm's gain; where it is told from 0 below the reference, also what that is, and the other gain."""
     arm, reference, quoted = entry["arm"], entry["reference"], gain(entry, "gain_semi", task)
+    if _above(entry, "gain_semi") and not told_from_0(entry):
+        p = entry["p_semi_adjusted"]
+        corrected = f" (p = {p:.2g})" if p is not None else ""
+        return f"best arm {arm}{where}: {quoted}, too little once all arms and budgets are counted{corrected}"
     if not (told_from_0(entry) and _below(entry, "gain_semi")):
         return f"best arm {arm}{where}: {quoted}"
     (mean,) = [each["mean"] for each in group if (each["arm"], each["control"]) == (reference, None)]
