@@ -182,11 +182,14 @@ def test_export_wants_the_rows_that_the_model_was_trained_on(tmp_path: Path, cal
 def test_an_arm_is_exported_without_the_plug_ins_of_others(
     tmp_path: Path, call: Callable[..., Called], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    plug_in = tmp_path / "plug_in_of_others.py"
+    plug_in.write_text("from transference.unimodal import Unimodal\n\n\nclass Other(Unimodal):\n    pass\n")
     with monkeypatch.context() as there:
-        there.syspath_prepend(Path(__file__).parent / "experiment")
-        call("run", write_study(tmp_path, more='[arms."small_study:Careless"]'), "--runs", tmp_path)
-    for name in [name for name in sys.modules if name == "small_study"]:
-        monkeypatch.delitem(sys.modules, name)
+        there.syspath_prepend(tmp_path)
+        more = '[arms."plug_in_of_others:Other"]\nwidth = 4'
+        assert call("run", write_study(tmp_path, more=more), "--runs", tmp_path)[0] == 0
+    monkeypatch.delitem(sys.modules, plug_in.stem)
+    plug_in.unlink()
     assert call("export", tmp_path / "small", "--arm", "linear", "-o", tmp_path / "m.onnx")[0] == 0
 
 

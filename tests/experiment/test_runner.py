@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -325,7 +326,9 @@ def test_global_generators_are_seeded_by_the_cell_and_left_as_they_were(tmp_path
     assert found[0] == found[1]
 
 
-def test_a_cell_leaves_the_number_of_threads_as_it_was(tmp_path: Path) -> None:
+def test_a_cell_leaves_the_number_of_threads_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # as where threadpoolctl does not know torch's threads
+    monkeypatch.setattr("transference.experiment.cell.threadpool_limits", lambda _: nullcontext())
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:

@@ -35,8 +35,8 @@ def control(X: Views, kind: Control, seed: int, secondary: Sequence[str]) -> Vie
         modalities together. ``noise``: independent normal numbers with the mean and standard deviation of each
         feature (of each channel of a sequence); for images and video they are then cut to the range of the data, which
         moves both where many pixels lie at an end of it; for text, words drawn by their frequency. Presence and
-        lengths stay. ``constant``: every row gets the mean of all rows (of the
-        rows that are long enough, step by step, up to the mean length); for text, the words of one row. Presence stays.
+        lengths stay. ``constant``: every row gets the mean of all rows (of the rows that are long enough, step by step,
+        up to the mean length); for text, the words of one row. Presence stays.
     seed
         Of the draw.
     secondary

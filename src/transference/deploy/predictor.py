@@ -49,7 +49,7 @@ class Deployed:
     @classmethod
     def from_json(cls, text: str) -> Self:
         raw = json.loads(text)
-        return cls(raw["method"], raw["form"], spec_from_json(raw["spec"]), raw["about"], tuple(raw["columns"]))
+        return cls(raw["method"], raw["form"], spec_from_json(raw["spec"]), raw["about"], tuple(raw.get("columns", ())))
 
 
 class Predictor:

@@ -17,6 +17,8 @@ has one class for a view: that of its largest probability among the classes whos
 taught, never change. At most (views) x (sum of g_c) rows are added a round. Where U has no more rows than `pool`, U' is
 all of U and the rounds run as ever.
 
+Where the schedule holds rows out, taught rows count as labelled ones and may be among them.
+
 Cost: `rounds` fits of every view, with the share `round_updates` of the schedule for networks, and one with all of it
 for the primary. A round of networks costs more than one of naive Bayes, so the default is fewer rounds than the
 paper's 30, each with larger growth.

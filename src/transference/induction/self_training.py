@@ -15,6 +15,8 @@ a pretrained model inside the network, x is what that makes of a row: never pixe
 
     minimise  mean CE(f(x), y) + consistency · mean CE(f(x), f(x + noise · rms(x) · e)),  e ~ N(0, 1), f(x) held fixed
 
+Where the schedule holds rows out, taught rows count as labelled ones and may be among them.
+
 Cost: R fits with the share `round_updates` of the schedule and one with all of it.
 
 Source: wei2021selftraining. Departs from it: confidence is the plain probability and once labelled is labelled, as in
