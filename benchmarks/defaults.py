@@ -24,7 +24,7 @@ import numpy as np
 
 from transference.data.dataset import Dataset
 from transference.experiment.config import Arm, Budget, Config, load
-from transference.experiment.plan import rows_of
+from transference.experiment.protocol import rows_of
 from transference.experiment.publish import publish
 from transference.experiment.runner import prepare, run
 
@@ -68,7 +68,7 @@ CANDIDATES: Mapping[str, tuple[Mapping[str, Any], ...]] = {  # what differs from
 
 def inner(config: Config, data: Dataset) -> Dataset:
     """The rows that train in every seed of a study, as a data set whose split is to be drawn."""
-    kept = reduce(np.intersect1d, [rows_of(data, seed, config.data.test).train for seed in config.study.seeds])
+    kept = reduce(np.intersect1d, [rows_of(config, data, seed).train for seed in config.study.seeds])
     group = None if data.group is None else data.group[kept]
     return replace(data, views=data.views[kept], y=data.y[kept], ids=data.ids[kept], split=None, group=group)
 

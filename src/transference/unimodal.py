@@ -59,7 +59,7 @@ class Unimodal(NeuralMethod):
         modalities=(1, None),
         needs=frozenset({"labels"}),
         at_test="primary",
-        tasks=frozenset({"classification", "regression", "multilabel"}),
+        tasks=frozenset({"classification", "regression", "multilabel", "few_shot"}),
     )
 
     def __init__(

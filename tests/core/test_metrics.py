@@ -44,6 +44,28 @@ def test_a_weight_of_two_is_a_row_twice() -> None:
         assert weighted == pytest.approx(each(target[twice], SCORES[twice]))
 
 
+def test_classes_as_queries_against_scikit_learn() -> None:
+    rng = np.random.default_rng(2)
+    scores = rng.dirichlet(np.ones(3), 200).round(1) + 1e-3  # ties
+    target, weight = rng.integers(0, 3, 200), rng.integers(0, 4, 200).astype(float)
+    of_class = [reference.average_precision_score(target == c, scores[:, c], sample_weight=weight) for c in range(3)]
+    assert metric("class_map")(target, scores, weight) == pytest.approx(np.mean(of_class))
+    order = np.arange(200)[:, None] * np.array([1, -1])  # 30 of the first 50 rows are of class 1, 40 of the last of 0
+    target = np.zeros(200, int)
+    target[:30], target[150:160] = 1, 1
+    assert metric("precision_at_50")(target, -order[:, ::-1] / 200.0) == pytest.approx((40 / 50 + 30 / 50) / 2)
+    alike = np.zeros((200, 2))  # all tie, so the first 50 hold every class in its share
+    assert metric("precision_at_50")(target, alike) == pytest.approx(0.5)
+
+
+def test_searches_by_hand() -> None:
+    ranks = np.array([[1.0, 0.5], [6.0, 0.25], [10.0, 1.0], [11.0, 0.0]])
+    expected = {"recall_at_1": 1 / 4, "recall_at_5": 1 / 4, "recall_at_10": 3 / 4, "map": 1.75 / 4}
+    for name, value in expected.items():
+        assert metric(name)(np.zeros(4, int), ranks) == pytest.approx(value)
+    assert metric("reciprocal_rank")(np.zeros(4, int), ranks) == pytest.approx((1 + 1 / 6 + 1 / 10 + 1 / 11) / 4)
+
+
 def test_unknown_metric_suggests() -> None:
     with pytest.raises(ConfigError, match=r"no metric 'acuracy'\. Did you mean 'accuracy'\?"):
         metric("acuracy")

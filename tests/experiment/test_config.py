@@ -77,7 +77,7 @@ def test_every_fault_is_told_at_once() -> None:
         name="a/b",
         dta={},
         data={"set": "digits", "labl": 1, "test": "0.2"},
-        study={"sead": 1, "budgets": [0], "metric": "acuracy", "controls": ["shufle"], "workers": 0, "seeds": "five"},
+        study={"sead": 1, "budgets": [-1], "metric": "acuracy", "controls": ["shufle"], "workers": 0, "seeds": "five"},
         schedule={"update": 3, "clip": "tight"},
         arms={"unimodl": {}, "x": {"method": "unimodal", "widht": 3, "seed": 4}},
     )
@@ -87,7 +87,7 @@ def test_every_fault_is_told_at_once() -> None:
         "There is no key 'labl' in [data]. Did you mean 'label'?",
         "'test' in [data] must be a valid number. Got '0.2' instead. It is the share of the rows that test.",
         "There is no key 'sead' in [study]. Did you mean 'seeds'?",
-        "A budget in [study] must be labelled rows per class (an integer of at least 1), a share in (0, 1)",
+        "A budget in [study] must be labelled rows per class (an integer), a share in (0, 1)",
         "There is no metric 'acuracy'. Did you mean 'accuracy'?",
         "There is no control 'shufle'. Did you mean 'shuffle'?",
         "'workers' in [study] must be greater than or equal to 1. Got 0 instead.",

@@ -1,4 +1,4 @@
-"""Four small methods that keep every promise, to plant one defect at a time in."""
+"""Five small methods that keep every promise, to plant one defect at a time in."""
 
 from __future__ import annotations
 
@@ -92,6 +92,45 @@ class AnyOf(Centroids):
             there = self.there(X, name)
             total[there] += self.probabilities(self.numbers(X, name)[there])
         return total / total.sum(1, keepdims=True)
+
+
+class Linked(Centroids):
+    """Centroids, and a linear map from the primary modality to each other one: it matches, shows and generates."""
+
+    card: ClassVar[Card] = Card(
+        summary="Centroids, and linear maps to the others.",
+        reference="nobody2000",
+        modalities=(2, None),
+        needs=frozenset({"labels", "paired"}),
+        at_test="primary",
+        tasks=frozenset({"classification", "unsupervised", "retrieval", "zero_shot", "few_shot", "generation"}),
+    )
+
+    def learn(self, X: Views, target: Array) -> None:
+        if self.spec_.task.kind == "classification":
+            super().learn(X, target)
+        self.maps_ = {}
+        for name in X.secondary:
+            both = X.take(X.present[X.primary] & X.present[name])
+            x, z = self.ones(both), both[name].reshape(len(both), -1).astype(float)
+            self.maps_[name] = np.linalg.solve(x.T @ x + np.eye(x.shape[1]), x.T @ z)
+
+    def ones(self, X: Views) -> Array:
+        """(n, d + 1) numbers of the primary modality and a one."""
+        numbers = self.numbers(X, self.spec_.primary)
+        return np.hstack([numbers, np.ones((len(numbers), 1))])
+
+    def embed(self, X: Views) -> dict[str, Array]:
+        self._fitted()
+        return {name: self.numbers(X, name) for name in X.names if name in self.spec_.modalities}
+
+    def match(self, X: Views, candidates: Views) -> Array:
+        (name,) = [each for each in candidates.names if each != self.spec_.primary]
+        gap = self.generate(X, name)[:, None] - candidates[name].reshape(1, len(candidates), -1)
+        return -np.square(gap).sum(2)
+
+    def generate(self, X: Views, name: str) -> Array:
+        return (self.ones(X) @ self.maps_[name]).reshape(len(X), *self.spec_.modalities[name].shape)
 
 
 class Net(Unimodal):

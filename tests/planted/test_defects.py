@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import defects
+import defects_beyond
 import pytest
-from honest import AnyOf, Centroids, Guess, Net
+from honest import AnyOf, Centroids, Guess, Linked, Net
 
 from transference.core.method import Method
 from transference.testing import ConformanceError, Subject, check_method, checks
@@ -77,6 +78,15 @@ PLANTED: dict[type[Method], set[str]] = {
     defects.DeploysSomethingElse: {"deployed_answers_alike"},
     defects.ReadsAbsentModalities: {"absent_content_is_ignored"},
     defects.WantsAll: {"reads_only_what_the_card_says"},
+    defects_beyond.AnswersWithoutLabels: {"learns_without_labels"},
+    defects_beyond.ShowsAnotherEveryTime: {"learns_without_labels"},
+    defects_beyond.MatchesAmongCandidates: {"matches_rows"},
+    defects_beyond.MatchesWithTheAnswer: {"matches_rows"},
+    defects_beyond.MatchesByChance: {"matches_rows"},
+    defects_beyond.ShowsWhatTheQueryHides: {"plays_episodes"},
+    defects_beyond.NamesByAppearance: {"plays_episodes"},
+    defects_beyond.GeneratesTheGiven: {"generates_the_others"},
+    defects_beyond.GeneratesNothing: {"generates_the_others"},
 }
 
 
@@ -107,7 +117,7 @@ def test_every_check_has_a_defect_that_breaks_it() -> None:
     assert {check.name for check in checks()} - set().union(*PLANTED.values()) == {"other_tasks_are_refused"}
 
 
-@pytest.mark.parametrize("honest", [Centroids, AnyOf, Net, Guess])
+@pytest.mark.parametrize("honest", [Centroids, AnyOf, Linked, Net, Guess])
 def test_honest_methods_keep_every_promise(honest: type[Method]) -> None:
     check_method(honest)
 

@@ -47,6 +47,33 @@ def test_helps_and_nothing_remains():
     )
 
 
+@pytest.mark.parametrize(
+    ("kind", "asked"),
+    [
+        ("retrieval", "at retrieval of inertial from skeleton"),
+        ("generation", "at generation of inertial from skeleton"),
+        ("zero_shot", "at zero-shot classification through inertial of skeleton"),
+    ],
+)
+def test_what_is_asked_of_both_modalities_is_held_against_the_baseline(kind, asked):
+    task = {"kind": kind, "baseline": "word_space"}
+    best = _entry("clip", (0.05, 0.02, 0.08), transferred=(0.05, 0.01, 0.09), reference="word_space")
+    base = _entry("word_space")
+    assert _verdict(base, best, **task)["verdict"] == (
+        f"clip beats word_space {asked} by +5.0 points [2.0, 8.0] at 2 labels per class; none of it remains when rows "
+        "are shuffled."
+    )
+    level = _entry("clip", (0.01, -0.02, 0.04), 0.5, reference="word_space")
+    assert _verdict(base, level, **task)["verdict"] == (
+        f"that any arm beats word_space {asked} can not be told at 2 labels per class; best arm clip: +1.0 points "
+        "[-2.0, 4.0]."
+    )
+    worse = _entry("clip", (-0.05, -0.08, -0.02), reference="word_space")
+    assert _verdict(base, worse, **task)["verdict"] == (
+        f"no arm beats word_space {asked} at 2 labels per class: even the best arm, clip, -5.0 points [-8.0, -2.0]."
+    )
+
+
 def test_helps_and_some_remains():
     found = _verdict(_entry("a", (0.10, 0.05, 0.15), transferred=(0.06, 0.01, 0.11), control="noise"))
     assert found["verdict"].endswith("through a; 4.0 points of it remain when it is replaced by noise.")

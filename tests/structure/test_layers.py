@@ -29,7 +29,7 @@ NEVER: dict[str, frozenset[str]] = {
     "train": frozenset({"experiment", "testing", "deploy"}),
     **dict.fromkeys(LEAVES, ABOVE_METHODS),
 }
-REPORT_MAY_SEE = {"core.records", "core.errors", "core.metrics"}
+REPORT_MAY_SEE = {"core.records", "core.errors", "core.metrics", "core.spec"}
 WITHOUT_TORCH = (
     "",
     "cli",

@@ -36,7 +36,9 @@ class Card:
         ``all``: every modality must be there; ``primary``: only the primary one is read, whatever else is given;
         ``any``: answers with any non-empty subset.
     tasks
-        What it can do.
+        What it can do. ``classification``, ``regression``, ``multilabel``: it answers what its labels posed.
+        ``unsupervised``: `fit` needs no labels. ``retrieval`` and ``zero_shot``: `match`. ``few_shot``: `episode`.
+        ``generation``: `generate`.
     """
 
     summary: str
@@ -66,7 +68,7 @@ class Method(BaseEstimator, ABC):
     def decide(self, X: Views) -> NDArray[Any]:
         """(n, classes) probabilities, or (n, outputs) values."""
 
-    def fit(self, X: Views, y: ArrayLike) -> Self:
+    def fit(self, X: Views, y: ArrayLike | None = None) -> Self:
         """Learn from these rows.
 
         Parameters
@@ -75,12 +77,13 @@ class Method(BaseEstimator, ABC):
             Training rows.
         y
             (n,) labels; see the class for how an unlabelled row is written. (n, k) zeros and ones for several labels.
+            None where there are none at all, for methods whose card says ``unsupervised``.
         """
         self.check_parameters()
         if not isinstance(X, Views):
             raise DataError(must_be(f"The X of {type(self).__name__}.fit", "a Views", type(X).__name__))
         X.check_values()
-        target, task = encode(y, len(X), self.card.tasks)
+        target, task = _without_labels(len(X), self.card.tasks) if y is None else encode(y, len(X), self.card.tasks)
         return self.fit_encoded(X, target, task)
 
     def fit_encoded(self, X: Views, target: NDArray[Any], task: Task) -> Self:
@@ -98,6 +101,7 @@ class Method(BaseEstimator, ABC):
 
     def predict(self, X: Views) -> NDArray[Any]:
         """(n,) labels or values; (n, k) for several labels."""
+        self._fitted_to_labels()
         decided = self.decide(self._readable(X))
         kind = self.spec_.task.kind
         if kind == "regression":
@@ -108,13 +112,61 @@ class Method(BaseEstimator, ABC):
 
     def predict_proba(self, X: Views) -> NDArray[Any]:
         """(n, classes) probabilities in the order of ``classes_``; (n, k) for several labels."""
-        if self._fitted().task.kind == "regression":
+        if self._fitted_to_labels().task.kind == "regression":
             raise ConfigError(f"{type(self).__name__} was fitted for regression, which has no probabilities.")
         return self.decide(self._readable(X))
 
     def embed(self, X: Views) -> dict[str, NDArray[Any]]:
         """Name -> (n, d) representation of each modality that is read."""
         raise ConfigError(f"{type(self).__name__} has no representation to show: its models are not encoders.")
+
+    def match(self, X: Views, candidates: Views) -> NDArray[Any]:
+        """(n, m) how well each candidate fits each row; higher is better.
+
+        Parameters
+        ----------
+        X
+            n rows, seen through the primary modality.
+        candidates
+            m rows, seen through the other modalities that they hold. A row of X and a candidate need not be the same.
+
+        Unless a method knows better: the cosine of their representations, averaged over those modalities.
+        """
+        self._capable("retrieval", "zero_shot")
+        rows = _unit(self.embed(X.only([self.spec_.primary]))[self.spec_.primary])
+        others = [name for name in candidates.names if name != self.spec_.primary]
+        shown = self.embed(candidates.only(others, primary=others[0])) if others else {}
+        if not shown:
+            known = " or ".join(map(repr, self.spec_.secondary))
+            raise DataError(must_be("The candidates to match", f"seen through {known}", candidates.names))
+        return np.mean([rows @ _unit(value).T for value in shown.values()], axis=0)
+
+    def episode(self, support: Views, y: ArrayLike, query: Views) -> NDArray[Any]:
+        """(n, classes) probabilities of the classes of `y`, sorted, for rows of classes met here for the first time.
+
+        Parameters
+        ----------
+        support
+            A few rows of each class, with every modality.
+        y
+            Their labels.
+        query
+            n rows, of which the primary modality alone is read.
+
+        Unless a method knows better: the nearer to the mean representation of a class, the more probable it is.
+        """
+        self._capable("few_shot")
+        primary = self._fitted().primary
+        shown, asked = (self.embed(X.only([primary]))[primary] for X in (support, query))
+        _, number = np.unique(np.asarray(y), return_inverse=True)
+        prototypes = np.stack([shown[number == k].mean(0) for k in range(number.max() + 1)])
+        distance = np.square(asked[:, None] - prototypes).sum(2)  # (n, classes)
+        likely = np.exp(distance.min(1, keepdims=True) - distance)
+        return likely / likely.sum(1, keepdims=True)
+
+    def generate(self, X: Views, name: str) -> NDArray[Any]:
+        """(n, *shape) what the modality `name` of these rows may hold, given their primary modality alone."""
+        raise ConfigError(f"{type(self).__name__} generates nothing. Its card says what it can do.")
 
     def deployed(self) -> Method:
         """The fitted method that answers: this one, or the one that it trained to answer for it."""
@@ -148,6 +200,16 @@ class Method(BaseEstimator, ABC):
         if not hasattr(self, "spec_"):
             raise NotFittedError(f"This {type(self).__name__} is not fitted. Call 'fit' before asking for an answer.")
         return self.spec_
+
+    def _fitted_to_labels(self) -> DataSpec:
+        if self._fitted().task.kind == "unsupervised":
+            raise ConfigError(f"{type(self).__name__} was fitted without labels, so it has none to answer with.")
+        return self.spec_
+
+    def _capable(self, *tasks: TaskKind) -> None:
+        self._fitted()
+        if not self.card.tasks.intersection(tasks):
+            raise ConfigError(f"{type(self).__name__} can not do {' or '.join(tasks)}. Its card says what it can do.")
 
     def _check_modalities(self, X: Views) -> None:
         fewest, most = self.card.modalities
@@ -223,6 +285,17 @@ def encode(y: ArrayLike, n: int, tasks: frozenset[TaskKind]) -> tuple[NDArray[An
     target = np.full(n, -1, np.int64)
     target[~missing] = numbers
     return target, _allowed(Task("classification", tuple(classes.tolist()), len(classes)), tasks)
+
+
+def _without_labels(n: int, tasks: frozenset[TaskKind]) -> tuple[NDArray[Any], Task]:
+    if "unsupervised" not in tasks:
+        raise DataError(must_be("The labels", f"a task of this method: {', '.join(sorted(tasks))}", "none"))
+    return np.full(n, -1, np.int64), Task("unsupervised")
+
+
+def _unit(values: NDArray[Any]) -> NDArray[Any]:
+    """(n, d) rows of length 1; a row of zeros stays."""
+    return values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)
 
 
 def _labels(y: ArrayLike) -> NDArray[Any]:

@@ -12,7 +12,13 @@ from transference.core.errors import DataError
 Kind = Literal["image", "audio", "video", "text", "series", "table", "vector", "set"]
 KINDS: tuple[Kind, ...] = ("image", "audio", "video", "text", "series", "table", "vector", "set")
 SEQUENCES: frozenset[Kind] = frozenset({"audio", "video", "text", "series", "set"})
-TaskKind = Literal["classification", "regression", "multilabel", "retrieval", "zero_shot", "generation"]
+TaskKind = Literal[
+    "classification", "regression", "multilabel", "unsupervised", "retrieval", "zero_shot", "few_shot", "generation"
+]
+POSED: tuple[TaskKind, ...] = ("classification", "regression", "multilabel", "unsupervised")
+"""What labels, or their absence, pose to `fit`; the others are ways in which a fitted method is asked."""
+OF_TWO: frozenset[TaskKind] = frozenset({"retrieval", "zero_shot", "generation"})
+"""What cannot be asked of a method that knows the primary modality alone."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ def to_batch(X: Views, target: NDArray[Any] | None = None, device: str | torch.d
     """All rows of X as one Batch; no copy where the arrays are float32 in ordinary memory."""
 
     def tensor(array: NDArray[Any]) -> Tensor:
+        array = np.ascontiguousarray(array)  # rows may have been taken in reverse
         return torch.from_numpy(array if array.flags.writeable else array.copy()).to(device)
 
     return Batch(

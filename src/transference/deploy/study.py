@@ -9,7 +9,8 @@ from transference.core.records import RunRecord
 from transference.deploy.export import export
 from transference.experiment.cell import fit_cell, from_model
 from transference.experiment.config import parse
-from transference.experiment.plan import fingerprint, rows_of
+from transference.experiment.plan import fingerprint
+from transference.experiment.protocol import BEYOND_LABELS, kind_of, rows_of
 from transference.experiment.runner import prepare
 from transference.experiment.store import Store
 
@@ -47,6 +48,9 @@ def export_arm(
     only = {"arms": {arm: known["arms"][arm]}, "study": {**known["study"], "baseline": arm}}
     config = parse({**known, **only}, store.folder, str(store.folder / "study.json"))
     data, _ = prepare(config)
+    kind = kind_of(config, data)
+    if kind in BEYOND_LABELS:
+        raise ConfigError(f"A file that is deployed answers with labels or values, and this study asks for {kind}.")
     if fingerprint(data) != record.data:
         raise DataError(
             f"The rows of the study {record.study!r} have changed since the arm {arm!r} was trained on them, so the "
@@ -54,7 +58,7 @@ def export_arm(
         )
     kept = store.model(record.hash)
     method = fit_cell(config, record.cell, data)[0] if kept is None else from_model(kept)
-    test = rows_of(data, record.cell.seed, config.data.test).test
+    test = rows_of(config, data, record.cell.seed).test
     about = {
         "study": record.study,
         "arm": arm,

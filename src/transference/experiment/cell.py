@@ -17,22 +17,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from transference.assessment.scores import of_classes, of_values
 from transference.core.errors import DivergenceError
 from transference.core.method import Method
-from transference.core.records import Cell, Environment, Finding, Predictions, RunRecord, Status
+from transference.core.records import Cell, Environment, Predictions, RunRecord, Status
 from transference.core.registry import create, find
 from transference.core.seeding import fence
 from transference.core.spec import spec_from_json, spec_to_json
-from transference.core.views import Views
 from transference.data.corrupt import control
 from transference.data.dataset import Dataset
-from transference.data.split import label_budget, split_rows
+from transference.data.split import split_rows
 from transference.experiment.config import Config
-from transference.experiment.plan import budget_of, classes, rows_of, task_of
+from transference.experiment.plan import budget_of, task_of
+from transference.experiment.protocol import answer, fit, kept_labels, kind_of, rows_of
 from transference.experiment.setting import package_digest, setting_of
 from transference.experiment.store import Model, model_digest, prediction_bytes
 from transference.train.schedule import Schedule
@@ -71,21 +69,22 @@ def run_cell(config: Config, cell: Cell, data: Dataset, digest: str, fingerprint
             torch.set_num_threads(threads)
 
 
-def fit_cell(config: Config, cell: Cell, data: Dataset) -> tuple[Method, Views, NDArray[Any], dict[str, int]]:
-    """The fitted method of a cell, its test rows, their labels, and how many rows there were of each sort."""
-    split = rows_of(data, cell.seed, config.data.test)
+def fit_cell(config: Config, cell: Cell, data: Dataset) -> tuple[Method, dict[str, int]]:
+    """The fitted method of a cell, and how many rows there were of each sort."""
+    split = rows_of(config, data, cell.seed)
     X, y = data.views[split.train], data.y[split.train].copy()
-    kept = label_budget(y, budget_of(cell, config), cell.seed)
+    kept = kept_labels(y, budget_of(cell, config), cell.seed)
     y[~kept] = np.nan if y.dtype.kind == "f" else None
     if cell.control is not None:
         X = control(X, cell.control, cell.seed, data.views.secondary)  # type: ignore[arg-type]
-    method = new_method(config, cell).fit(X, y)
+    method = fit(new_method(config, cell), X, y, kind_of(config, data))
     labelled = int(kept.sum())
     rows = {"labelled": labelled, "unlabelled": len(y) - labelled, "test": len(split.test)}
-    lacking = len(split_rows(data, cell.seed, config.data.test).test) - len(split.test)
+    drawn = split_rows(data, cell.seed, config.data.test).test
+    lacking = int((~data.views.present[data.views.primary][drawn]).sum())
     if lacking:
         rows["test, not scored: no primary"] = lacking
-    return method, data.views[split.test], data.y[split.test], rows
+    return method, rows
 
 
 def new_method(config: Config, cell: Cell) -> Method:
@@ -180,8 +179,8 @@ def _run(config: Config, cell: Cell, data: Dataset, digest: str, fingerprint: st
     _forget_peak()
     start = time.perf_counter()
     try:
-        method, X, y, rows = fit_cell(config, cell, data)
-        predictions, findings = _answer(method, X, y, classes(data))
+        method, rows = fit_cell(config, cell, data)
+        predictions, findings = answer(method, config, data, cell.seed)
         seconds = time.perf_counter() - start
         model = None if cell.control is not None else to_model(method)
     except Exception as error:
@@ -201,27 +200,6 @@ def _run(config: Config, cell: Cell, data: Dataset, digest: str, fingerprint: st
         peak_memory=_peak(),
     )
     return Outcome(record, predictions, model)
-
-
-def _answer(method: Method, X: Views, y: NDArray[Any], names: list[str]) -> tuple[Predictions, list[Finding]]:
-    if not names:
-        values = np.asarray(method.predict(X), np.float32)[:, None]
-        _finite(values)
-        target = np.asarray(y, np.float32)
-        return Predictions(X.rows.astype(np.int64), target, values), of_values(target, values[:, 0])
-    position = {name: k for k, name in enumerate(names)}
-    answered = np.asarray(method.predict_proba(X), np.float32)
-    _finite(answered)
-    scores = np.zeros((len(X), len(names)), np.float32)  # a class that was in no labelled row keeps 0
-    scores[:, [position[str(name)] for name in method.classes_.tolist()]] = answered
-    target = np.array([position[str(value)] for value in y], np.int64)
-    return Predictions(X.rows.astype(np.int64), target, scores), of_classes(target, scores)
-
-
-def _finite(scores: NDArray[Any]) -> None:
-    if not np.isfinite(scores).all():
-        count = int((~np.isfinite(scores)).any(1).sum())
-        raise DivergenceError(f"The answers for {count} of {len(scores)} test rows are not finite numbers.")
 
 
 def _explain(error: Exception) -> tuple[Status, str]:

@@ -13,6 +13,10 @@ seeds = 5                            # or [0, 1, 2]
 budgets = [2, 10, "all"]             # labelled rows per class, a share below 1, or { yes = 3, no = 9 }
 controls = ["shuffle", "noise"]
 
+[task]                               # what is asked; left out: what the labels pose
+kind = "few_shot"                    # or "retrieval", "zero_shot", "generation"
+unseen = ["bee", "wasp"]             # classes of which no row trains, for "zero_shot" and "few_shot"
+
 [schedule]
 updates = 500
 
@@ -97,12 +101,11 @@ class StudyConfig(_Table):
         for budget in budgets:
             by_class = isinstance(budget, dict) and budget and all(_is_whole(n) and n >= 1 for n in budget.values())
             share = isinstance(budget, float) and 0 < budget < 1
-            if not (budget == "all" or by_class or share or (_is_whole(budget) and budget >= 1)):
+            if not (budget == "all" or by_class or share or (_is_whole(budget) and budget >= 0)):
                 raise ValueError(
                     must_be(
                         "A budget in [study]",
-                        'labelled rows per class (an integer of at least 1), a share in (0, 1), "all", '
-                        "or a table of rows by class",
+                        'labelled rows per class (an integer), a share in (0, 1), "all", or a table of rows by class',
                         budget,
                     )
                 )
@@ -126,6 +129,18 @@ class StudyConfig(_Table):
         return given
 
 
+class TaskConfig(_Table):
+    """[task]: what is asked of every arm."""
+
+    kind: Literal["classification", "regression", "retrieval", "zero_shot", "few_shot", "generation"] | None = None
+    to: str | None = Field(default=None, description="Name the modality that is found or generated.")
+    unseen: list[str] = Field(default=[], description='Write a list of classes: unseen = ["bee", "wasp"].')
+    way: int = Field(default=5, ge=2, description="It is how many classes an episode has.")
+    shot: int = Field(default=1, ge=1, description="It is how many rows of each class are shown.")
+    queries: int = Field(default=10, ge=1, description="It is how many rows of each class are asked.")
+    episodes: int = Field(default=100, ge=1)
+
+
 _hints = get_type_hints(Schedule)
 ScheduleConfig: type[BaseModel] = create_model(
     "ScheduleConfig", __base__=_Table, **{each.name: (_hints[each.name], each.default) for each in fields(Schedule)}
@@ -145,6 +160,7 @@ class Config(_Table):
     name: str
     data: DataConfig
     study: StudyConfig = StudyConfig()
+    task: TaskConfig = TaskConfig()
     schedule: Schedule = Schedule()
     arms: dict[str, Arm]
 
@@ -179,6 +195,8 @@ class Config(_Table):
         """Plain values that `parse` reads."""
         plain = self.model_dump(mode="json", include={"name", "study"}, exclude_none=True)
         plain["data"] = self.data.model_dump(mode="json", exclude_defaults=True)
+        if self.task != TaskConfig():
+            plain["task"] = self.task.model_dump(mode="json", exclude_defaults=True)
         plain["schedule"] = {key: value for key, value in asdict(self.schedule).items() if value is not None}
         plain["arms"] = {name: {"method": arm.method, **arm.parameters} for name, arm in self.arms.items()}
         return plain
@@ -326,7 +344,12 @@ def _parameter_faults(name: str, method_id: Any, parameters: Mapping[str, Any]) 
     return faults
 
 
-_MODELS: Mapping[str, type[BaseModel]] = {"data": DataConfig, "study": StudyConfig, "schedule": ScheduleConfig}
+_MODELS: Mapping[str, type[BaseModel]] = {
+    "data": DataConfig,
+    "study": StudyConfig,
+    "task": TaskConfig,
+    "schedule": ScheduleConfig,
+}
 
 
 def _wording(fault: Any, raw: Mapping[str, Any]) -> str:

@@ -13,16 +13,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from transference.core.errors import ConfigError, DataError, Faults, collect, must_be
+from transference.core.errors import ConfigError, DataError, Faults, collect, did_you_mean, must_be
 from transference.core.method import Card
 from transference.core.metrics import METRICS
 from transference.core.records import Cell
 from transference.core.registry import find
+from transference.core.spec import TaskKind
 from transference.data.dataset import Dataset
-from transference.data.split import Split, check_leaks, label_budget, split_rows
+from transference.data.split import Split, check_leaks
 from transference.experiment.config import Budget, Config, budget_name
+from transference.experiment.protocol import BEYOND_LABELS, NEW_CLASSES, can, classes, kept_labels, kind_of, rows_of
 
-DEFAULT_METRIC = {"classification": "accuracy", "regression": "mae"}
+DEFAULT_METRIC: dict[TaskKind, str] = {
+    "classification": "accuracy",
+    "regression": "mae",
+    "retrieval": "recall_at_10",
+    "zero_shot": "accuracy",
+    "few_shot": "accuracy",
+    "generation": "unexplained",
+}
 
 
 def plan(config: Config, data: Dataset) -> list[Cell]:
@@ -64,9 +73,9 @@ def uses_secondary(card: Card) -> bool:
 def task_of(config: Config, data: Dataset) -> dict[str, Any]:
     """What the records of a study say about what is predicted, from what, and how it is judged."""
     return {
-        "kind": data.task,
+        "kind": kind_of(config, data),
         "classes": classes(data),
-        "metric": config.study.metric or DEFAULT_METRIC[data.task],
+        "metric": config.study.metric or DEFAULT_METRIC[kind_of(config, data)],
         "primary": data.views.primary,
         "secondary": list(data.views.secondary),
         "baseline": config.study.baseline,
@@ -81,26 +90,15 @@ def fingerprint(data: Dataset) -> str:
     return digest.hexdigest()
 
 
-def classes(data: Dataset) -> list[str]:
-    """The class names in the order of the columns of scores; none for regression."""
-    return sorted(set(data.y[data.is_labelled].tolist())) if data.task == "classification" else []
-
-
 def budget_of(cell: Cell, config: Config) -> Budget:
     """The budget of a cell as the study wrote it."""
     return {budget_name(budget): budget for budget in config.study.budgets}[str(cell.budget)]
 
 
-def rows_of(data: Dataset, seed: int, test: float) -> Split:
-    """The rows that train and test: as `split_rows`, less the test rows that lack the primary modality."""
-    split = split_rows(data, seed, test)
-    return Split(split.train, split.test[data.views.present[data.views.primary][split.test]])
-
-
 def leaks(data: Dataset, config: Config) -> list[str]:
     """What test rows and training rows share, in the split of any seed; none of it is refused."""
     seeds = config.study.seeds if data.split is None else config.study.seeds[:1]
-    found = {seed: check_leaks(data, rows_of(data, seed, config.data.test)) for seed in seeds}
+    found = {seed: check_leaks(data, rows_of(config, data, seed)) for seed in seeds}
     leaking = [seed for seed in seeds if found[seed]]
     if data.split is not None or not leaking:
         return found[seeds[0]]
@@ -117,16 +115,47 @@ def _bytes(column: NDArray[Any]) -> bytes:
 
 
 def _check_task(config: Config, data: Dataset, cards: dict[str, Card], faults: Faults) -> None:
-    metric = METRICS[config.study.metric or DEFAULT_METRIC[data.task]]
-    fitting = [name for name, each in METRICS.items() if data.task in each.tasks]
+    kind = kind_of(config, data)
+    metric = METRICS[config.study.metric or DEFAULT_METRIC[kind]]
+    fitting = [name for name, each in METRICS.items() if kind in each.tasks]
     if metric.name not in fitting:
-        faults.add(f"The metric {metric.name!r} is not for {data.task}. Choose one of {', '.join(map(repr, fitting))}.")
+        faults.add(f"The metric {metric.name!r} is not for {kind}. Choose one of {', '.join(map(repr, fitting))}.")
+    unlabelled = 0 in config.study.budgets
+    if unlabelled and kind not in BEYOND_LABELS:
+        faults.add(f"A budget of 0 labels can not teach {kind}. Leave it out of 'budgets' in [study].")
     for name, card in cards.items():
-        if data.task not in card.tasks:
+        if not can(card, kind, data.task, not unlabelled):
+            blind = " without labels" if kind in card.tasks else ""
             faults.add(
-                f"The arm {name!r} can not do {data.task}: {config.arms[name].method} is for "
+                f"The arm {name!r} can not do {kind}{blind}: {config.arms[name].method} is for "
                 f"{', '.join(sorted(card.tasks))}. Leave the arm out."
             )
+    for message in _task_faults(config, data, kind):
+        faults.add(message)
+
+
+def _task_faults(config: Config, data: Dataset, kind: TaskKind) -> Iterator[str]:
+    """What [task] and the data do not agree on."""
+    task, names = config.task, classes(data)
+    if kind in ("classification", "regression") and kind != data.task:
+        yield must_be("'kind' in [task]", f"{data.task}, which the labels pose, or beyond labels", kind)
+    if kind in ("retrieval", "generation", "zero_shot") and not data.views.secondary:
+        yield f"{kind} needs a second modality. Add one to 'secondary' in [data]."
+    if task.to is not None and task.to not in data.views.secondary:
+        remedy = did_you_mean(task.to, data.views.secondary)
+        yield f"'to' in [task]: there is no secondary modality {task.to!r}. {remedy}"
+    if kind not in NEW_CLASSES:
+        if task.unseen:
+            yield f"'unseen' in [task] is for {' and '.join(sorted(NEW_CLASSES))}, not for {kind}. Leave it out."
+        return
+    for name in task.unseen:
+        if name not in names:
+            yield f"'unseen' in [task]: there is no class {name!r}. {did_you_mean(name, names)}"
+    least = task.way if kind == "few_shot" else 2
+    if len(set(task.unseen)) < least:
+        yield must_be("The number of classes of 'unseen' in [task]", f"{least} or more", len(set(task.unseen)))
+    if len(set(names) - set(task.unseen)) < 2:
+        yield "'unseen' in [task] leaves fewer than two classes to train on. Name fewer."
 
 
 def _misfits(name: str, card: Card, data: Dataset) -> Iterator[str]:
@@ -146,7 +175,7 @@ def _check_rows(config: Config, data: Dataset, faults: Faults) -> None:
     metric = config.study.metric
     for seed in config.study.seeds:
         try:
-            split = rows_of(data, seed, config.data.test)
+            split = rows_of(config, data, seed)
         except DataError as error:
             faults.add(str(error))
             return
@@ -158,7 +187,7 @@ def _check_rows(config: Config, data: Dataset, faults: Faults) -> None:
             )
         y = data.y[split.train]
         known, tested = set(y[data.is_labelled[split.train]].tolist()), set(data.y[split.test].tolist())
-        unknown = sorted(tested - known) if data.task == "classification" else []
+        unknown = sorted(tested - known - set(config.task.unseen)) if data.task == "classification" else []
         if unknown:
             faults.add(
                 f"The test rows have labels that no training row has: {', '.join(map(repr, unknown))}. "
@@ -174,7 +203,7 @@ def _check_rows(config: Config, data: Dataset, faults: Faults) -> None:
             if budget_name(budget) in refused:
                 continue
             try:
-                label_budget(y, budget, seed)
+                kept_labels(y, budget, seed)
             except (ConfigError, DataError) as error:
                 refused.add(budget_name(budget))
                 faults.add(f"Budget {budget_name(budget)!r}: {error}")

@@ -22,7 +22,8 @@ from transference.experiment.cell import Outcome, blank, fit_cell, from_model, m
 from transference.experiment.clusters import Backend, WorkerKilled
 from transference.experiment.clusters import workers as worker_pool
 from transference.experiment.config import Config, load
-from transference.experiment.plan import classes, fingerprint, leaks, plan, rows_of, task_of
+from transference.experiment.plan import fingerprint, leaks, plan, task_of
+from transference.experiment.protocol import classes, rows_of
 from transference.experiment.setting import setting_of
 from transference.experiment.store import Store
 
@@ -163,7 +164,7 @@ def load_method(folder: str | Path) -> Method:
 
 def describe(data: Dataset, config: Config) -> dict[str, Any]:
     """What a reader of the report should know of the data, as plain values."""
-    views, split = data.views, rows_of(data, config.study.seeds[0], config.data.test)
+    views, split = data.views, rows_of(config, data, config.study.seeds[0])
     y = data.y[data.is_labelled].tolist()
     return {
         "name": data.name,

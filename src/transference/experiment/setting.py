@@ -27,7 +27,9 @@ def setting_of(cell: Cell, config: Config) -> dict[str, Any]:
     """
     cls = find(cell.method)
     parameters = cls(**cell.parameters).get_params(deep=False)
+    asked = config.task.model_dump(mode="json", exclude_defaults=True)
     return {
+        **({"task": asked} if asked else {}),
         "format": FORMAT,
         "schedule": asdict(config.schedule),
         "test": config.data.test,

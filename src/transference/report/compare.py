@@ -88,7 +88,10 @@ def score(metric: Metric, predictions: Predictions) -> Score:
     n = len(target)
     value = metric(target, scores)
     influence = derivative(metric, target, scores) * math.sqrt(n / max(n - 1, 1))
-    return Score(value, predictions.rows.astype(np.int64), influence)
+    rows, place = np.unique(predictions.rows.astype(np.int64), return_inverse=True)
+    if len(rows) == n:
+        return Score(value, predictions.rows.astype(np.int64), influence)
+    return Score(value, rows, np.bincount(place, influence))  # a row that was asked more than once counts as one
 
 
 def derivative(metric: Metric, target: Array, scores: Array) -> Array:

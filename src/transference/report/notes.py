@@ -6,11 +6,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from transference.core.records import RunRecord
+from transference.core.spec import OF_TWO
 
 _COUNTS = ("n_seeds", "gain_seeds", "gain_semi_seeds", "transferred_seeds")
 
 
-def notes(records: Sequence[RunRecord], entries: Sequence[Mapping[str, Any]], about: Mapping[str, Any]) -> list[str]:
+def notes(
+    records: Sequence[RunRecord],
+    entries: Sequence[Mapping[str, Any]],
+    about: Mapping[str, Any],
+    task: Mapping[str, Any],
+) -> list[str]:
     """One sentence or two for each thing; `about` is that of `summarise`, whose "leaks" are passed on."""
     found = [str(leak) for leak in about.get("leaks", ())]
     if len({record.data for record in records}) > 1:
@@ -22,7 +28,9 @@ def notes(records: Sequence[RunRecord], entries: Sequence[Mapping[str, Any]], ab
             "run the study anew to compare them."
         )
     found += _one_seed(entries)
-    if not any(entry["primary_only"] and entry["n_seeds"] for entry in entries):
+    if task["kind"] in OF_TWO:
+        found.append(f"This is asked of both modalities, so the reference is {task['baseline']}, not a unimodal arm.")
+    elif not any(entry["primary_only"] and entry["n_seeds"] for entry in entries):
         found.append("No arm that sees the primary modality alone has a finished cell: there is no fair reference.")
     if not any(entry["control"] for entry in entries):
         found.append("No control was run: a gain may be regularisation.")

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from transference.core.errors import DataError, must_be
 from transference.core.metrics import Metric, metric
 from transference.core.records import Predictions, RunRecord
+from transference.core.spec import OF_TWO
 from transference.report.compare import Estimate, Key, Score, compare, estimate, holm, score
 from transference.report.notes import notes
 from transference.report.verdict import FEWEST, competes, verdicts
@@ -70,7 +71,7 @@ def summarise(
         "task": task,
         "data": {**_data_card(ordered, failed), "about": dict(about or {})},
         "method": _METHOD,
-        "notes": notes(ordered, entries, about or {}),
+        "notes": notes(ordered, entries, about or {}, task),
         **verdicts(entries, task),
         "entries": entries,
         "failed": failed,
@@ -195,7 +196,8 @@ def _entries(
     }
     groups = _grouped(ordered)
     alone = frozenset(key.arm for key, group in groups.items() if _primary_only(group[0]))
-    comparisons = compare(towards, alone, task["baseline"])
+    references = frozenset({task["baseline"]}) if task["kind"] in OF_TWO else alone
+    comparisons = compare(towards, references, task["baseline"])
     lost = Counter((budget_key(each["budget"]), each["arm"], each["control"] or "") for each in failed)
     entries = []
     for key, group in groups.items():

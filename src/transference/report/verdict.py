@@ -7,6 +7,9 @@ interval above 0 too; and nothing is missing that could say otherwise. Arm and r
 and for each seed of the arm the reference and every planned control have a score. Where something is missing, the
 question is open.
 
+Where a task is asked of both modalities (retrieval, zero-shot classification, generation), no arm can do it with the
+primary modality alone: the reference is the study's baseline, and the same is asked of a gain over that.
+
 "hurts" asks that even the best arm is told from 0 below that reference and below the baseline too: an arm that only a
 stronger learner on the primary modality beats was not hurt by the other modality.
 """
@@ -16,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
+from transference.core.spec import OF_TWO
 from transference.report.wording import amount, budget_key, budget_phrase, gain, listed, quantity, score
 
 Entry = Mapping[str, Any]
@@ -99,7 +103,7 @@ def _answer(group: Sequence[Entry], planned: Sequence[str], task: Task) -> dict[
     arms = [entry for entry in group if competes(entry) and entry["gain_semi"] is not None]
     arms.sort(key=lambda entry: (-entry["gain_semi"], entry["arm"]))
     if not arms:
-        text = f"{_whether(task)} {where} is unknown: {_why_unknown(group)}."
+        text = f"{_whether(task)} {where} is unknown: {_why_unknown(group, task)}."
         told = {"budget": budget, "outcome": "unknown", "text": text, "arm": None, "hurting": []}
         return {**told, "_text": text, "_short": f"unknown {where}", "_gain": 0.0, "_best": ""}
     judged = [_judge(entry, group, planned, task) for entry in arms]
@@ -138,7 +142,8 @@ def _doubt(entry: Entry, group: Sequence[Entry], task: Task) -> str:
     if entry["gain_semi_seeds"] < FEWEST:
         reasons.append(f"over too few seeds to tell ({entry['gain_semi_seeds']}, and {FEWEST} are needed)")
     if gap := _gap(entry, group, entry["reference"], None):
-        reasons.append(f"{entry['reference']}, the strongest arm on {_primary(task)} alone, {gap}")
+        title = "the baseline" if _of_two(task) else f"the strongest arm on {_primary(task)} alone"
+        reasons.append(f"{entry['reference']}, {title}, {gap}")
     alone = [each for each in group if each["primary_only"] and each["control"] is None]
     if dead := [each["arm"] for each in alone if not each["n_seeds"]]:
         reasons.append(f"no cell of {listed(dead)}, on {_primary(task)} alone too, has a score")
@@ -172,6 +177,8 @@ def _sentences(judged: _Judged, where: str, group: Sequence[Entry], task: Task) 
     gains = f"{arm} gains {quoted}" if entry["gain_semi"] > 0 else f"best arm {arm}, {quoted}"
     if outcome == "helps":
         text = f"{_secondary(task)} {_verb('helps', task)} {_primary(task)} by {quoted} {where} through {arm}; "
+        if _of_two(task):
+            text = f"{arm} {_beats(task)} by {quoted} {where}; "
         return text + _remains(entry, task), f"{amount(entry['gain_semi'], task)} {where}"
     if outcome == "open":
         return f"{_whether(task)} {where} is open: {gains}, {why}.", f"open {where}"
@@ -179,7 +186,8 @@ def _sentences(judged: _Judged, where: str, group: Sequence[Entry], task: Task) 
         text = f"{_no_help(task)} {where}: {gains}, {_kept(entry, task)}: regularisation, not transfer."
         return text, f"only regularisation {where}"
     if outcome == "hurts":
-        text = f"{_secondary(task)} {_verb('hurts', task)} {_primary(task)} {where}: even the best arm, {arm}, {quoted}"
+        hurts = f"{_secondary(task)} {_verb('hurts', task)} {_primary(task)}"
+        text = f"{_no_help(task) if _of_two(task) else hurts} {where}: even the best arm, {arm}, {quoted}"
         if entry["reference"] != task["baseline"]:
             text += f" against {entry['reference']} and {gain(entry, 'gain', task)} against {task['baseline']}"
         return f"{text}.", f"hurts {where}"
@@ -195,7 +203,7 @@ def _best(entry: Entry, group: Sequence[Entry], task: Task, where: str = "") -> 
         p = entry["p_semi_adjusted"]
         corrected = f" (p = {p:.2g})" if p is not None else ""
         return f"best arm {arm}{where}: {quoted}, too little once all arms and budgets are counted{corrected}"
-    if not (told_from_0(entry) and _below(entry, "gain_semi")):
+    if _of_two(task) or not (told_from_0(entry) and _below(entry, "gain_semi")):
         return f"best arm {arm}{where}: {quoted}"
     (mean,) = [each["mean"] for each in group if (each["arm"], each["control"]) == (reference, None)]
     text = f"no arm that uses {_secondary(task)} reaches {reference}, the strongest arm on {_primary(task)} alone"
@@ -205,11 +213,11 @@ def _best(entry: Entry, group: Sequence[Entry], task: Task, where: str = "") -> 
     return f"{text}, gains {gain(entry, 'gain', task)} over {task['baseline']}"
 
 
-def _why_unknown(group: Sequence[Entry]) -> str:
+def _why_unknown(group: Sequence[Entry], task: Task) -> str:
     finished = [entry for entry in group if entry["control"] is None and entry["n_seeds"]]
     if not finished:
         return "no arm finished"
-    if not any(entry["primary_only"] for entry in finished):
+    if not any(entry["primary_only"] for entry in finished) and not _of_two(task):
         return "no arm that sees the primary modality alone finished"
     if not any(competes(entry) for entry in finished):
         return "no arm that uses another modality in training alone finished"
@@ -237,16 +245,36 @@ def _when(control: str) -> str:
     return _WHEN.get(control, f"under the control {control}")
 
 
+def _of_two(task: Task) -> bool:
+    return task["kind"] in OF_TWO
+
+
+def _beats(task: Task) -> str:
+    """ "beats word_space at retrieval of text from image"."""
+    asked = {
+        "retrieval": f"retrieval of {_secondary(task)} from",
+        "generation": f"generation of {_secondary(task)} from",
+    }
+    what = asked.get(task["kind"], f"zero-shot classification through {_secondary(task)} of")
+    return f"beats {task['baseline']} at {what} {_primary(task)}"
+
+
 def _whether(task: Task) -> str:
+    if _of_two(task):
+        return f"Whether any arm {_beats(task)}"
     return f"Whether {_secondary(task)} {_verb('helps', task)} {_primary(task)}"
 
 
 def _no_help(task: Task) -> str:
+    if _of_two(task):
+        return f"no arm {_beats(task)}"
     return f"{_secondary(task)} {_verb('does', task)} not help {_primary(task)}"
 
 
 def _no_gain(task: Task) -> str:
     """For an interval around 0, which may be wide: that says less than "does not help"."""
+    if _of_two(task):
+        return f"that any arm {_beats(task)} can not be told"
     return f"no gain from {_secondary(task)} for {_primary(task)} can be told from 0"
 
 

@@ -7,9 +7,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from transference.core.metrics import metric
+from transference.core.metrics import METRICS, metric
 
-_POINTS = frozenset({"accuracy", "auroc", "macro_f1"})
+_POINTS = frozenset(each.name for each in METRICS.values() if each.bounds == (0, 1))
 _PART = re.compile(r"(.+?)=(\d+)(?:, |$)")  # of a budget by class: "course=3, other=9"
 
 
@@ -66,10 +66,12 @@ def budget_key(budget: Any) -> str:
 
 def budget_label(budget: Any, task: Mapping[str, Any]) -> str:
     """A budget in two or three words: "2 per class", "10 %", "all", "3 course + 9 other"."""
+    if budget == 0:
+        return "none"
     if isinstance(budget, float) and budget <= 1:
         return f"{100 * budget:g} %"
     if isinstance(budget, int | float):
-        return f"{budget:g} per class" if task.get("kind") == "classification" else f"{budget:g} rows"
+        return f"{budget:g} rows" if task.get("kind") == "regression" else f"{budget:g} per class"
     return " + ".join(_by_class(budget)) or budget
 
 
@@ -77,10 +79,12 @@ def budget_phrase(budget: Any, task: Mapping[str, Any]) -> str:
     """A budget in a sentence: "at 2 labels per class", "at 3 course and 9 other labels"."""
     if budget == "all":
         return "with all labels"
+    if budget == 0:
+        return "without labels"
     if isinstance(budget, float) and budget <= 1:
         return f"with {100 * budget:g} % of the labels"
     if isinstance(budget, int | float):
-        per = " per class" if task.get("kind") == "classification" else ""
+        per = "" if task.get("kind") == "regression" else " per class"
         return f"at {budget:g} label{'' if budget == 1 else 's'}{per}"
     return f"at {listed(_by_class(budget))} labels" if _by_class(budget) else f"at the budget {budget}"
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from transference.core.errors import collect
 from transference.core.method import Method
 from transference.core.spec import TaskKind
-from transference.testing import answering, contract, inputs, reading
+from transference.testing import answering, beyond, contract, inputs, reading
 from transference.testing.subject import ConformanceError, Subject
 
 __all__ = ["Check", "ConformanceError", "Subject", "check_method", "checks"]
@@ -64,6 +64,10 @@ def _primary_of_several(subject: Subject) -> bool:
     return subject.card.at_test == "primary" and subject.modalities > 1
 
 
+def _asked(*tasks: TaskKind) -> Callable[[Subject], bool]:
+    return lambda subject: not subject.tasks.isdisjoint(tasks)
+
+
 def _partial(subject: Subject) -> bool:
     return subject.card.at_test != "all"
 
@@ -98,6 +102,10 @@ _CHECKS: tuple[tuple[Callable[[Subject], None], Callable[[Subject], bool]], ...]
     (reading.uses_what_it_declares, _several),
     (reading.unlabelled_rows_teach, _unlabelled),
     (reading.rows_without_the_others_teach, _primary_of_several),
+    (beyond.learns_without_labels, _asked("unsupervised")),
+    (beyond.matches_rows, _asked("retrieval", "zero_shot")),
+    (beyond.plays_episodes, _asked("few_shot")),
+    (beyond.generates_the_others, _asked("generation")),
     (inputs.inputs_are_left_alone, _everyone),
     (inputs.not_fitted_is_said, _everyone),
     (inputs.wrong_training_input_is_refused, _everyone),

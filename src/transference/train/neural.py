@@ -144,7 +144,8 @@ class NeuralMethod(Method):
         mask = np.logical_and.reduce([X.present[name] for name in wanted])
         kept, target = (X, target) if mask.all() else (X.take(mask), target[mask])
         both = " and ".join(map(repr, wanted))
-        if "labels" in self.card.needs and not labelled(torch.from_numpy(target)).any():
+        with_labels = self.spec_.task.kind != "unsupervised" and "labels" in self.card.needs
+        if with_labels and not labelled(torch.from_numpy(target)).any():
             raise DataError(f"No labelled row has {both}, so there is nothing to learn from. Label rows that do.")
         for name in kept.names:
             if not kept.present[name].any():
@@ -165,6 +166,8 @@ class NeuralMethod(Method):
         """Training rows, and labelled rows of every class held out to choose the best state where there are enough."""
         target, known = rows.target.cpu().numpy(), rows.is_labelled.cpu().numpy()  # type: ignore[union-attr]
         groups = target if self.spec_.task.kind == "classification" else np.where(known, 0, -1)
+        if not known.any():
+            return rows, None
         generator = numpy_generator(self.seed, "validation")
         held: list[NDArray[np.int64]] = []
         for group in np.unique(groups[known]):

@@ -9,9 +9,12 @@ U, V (n, d) are linear projections, of unit length, of the primary's and the sec
 the batch that have both, I the pairing and s a learned log scale that starts at ln(1 / 0.07). With `smoothing` e the
 pairing is softened: (1 - e) CE + e times the CE to the uniform distribution.
 
+Without labels the second term is learned alone. In the shared space rows are matched with rows of another modality:
+retrieval, and zero-shot classification by descriptions of the classes.
+
 Cost: the secondary's encoder in training; n^2 d for the similarities of a batch of n pairs.
-Source: radford2021clip; smoothing as in jia2021align. Departs from them: the task is learned at the same time, not by
-prompts afterwards; batches are small, so the negatives are few; rows of the same class are negatives too.
+Source: radford2021clip; smoothing as in jia2021align. Departs from them: where there are labels, the task is learned
+at the same time; batches are small, so the negatives are few; rows of the same class are negatives too.
 """
 
 from __future__ import annotations
@@ -83,7 +86,7 @@ class Contrastive(NeuralMethod):
         modalities=(2, None),
         needs=frozenset({"labels", "unlabelled", "paired"}),
         at_test="primary",
-        tasks=frozenset({"classification", "regression", "multilabel"}),
+        tasks=frozenset({"classification", "regression", "multilabel", "unsupervised", "retrieval", "zero_shot"}),
     )
     constraints = {"weight": Interval(0), "smoothing": Interval(0, 1, open_high=True)}
 

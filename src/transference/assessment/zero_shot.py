@@ -1,0 +1,120 @@
+"""How well classes are told apart of which no row was seen in training, but a description in another modality.
+
+A class is described by rows of the secondary modality; its score for a row is the mean over these of what the method's
+`match` says. With scores s (n, classes) and classes divided into seen and unseen:
+
+    accuracy          rows of unseen classes, the unseen classes being the only answers
+    open_seen         rows of seen classes, all classes being answers; open_unseen likewise; harmonic: of the two
+    open_area         area under open_unseen against open_seen while a constant is added to the scores of the unseen
+                      classes, from -inf (every row is seen) to +inf (none is); in [0, 1]
+
+Intervals of shares are Wilson's, of 95 %, and regard the rows as independent draws; the model is fixed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from transference.assessment.scores import wilson
+from transference.core.errors import DataError, must_be
+from transference.core.method import Method
+from transference.core.records import Finding
+from transference.core.views import Views
+
+Array = NDArray[Any]
+MOST = 20  # descriptions a class
+POINTS = 9  # of the curve between its ends
+
+
+def zero_shot(
+    method: Method, X: Views, y: Array, descriptions: Mapping[str, Views], unseen: list[str]
+) -> list[Finding]:
+    """The probe: the rows of X are told apart by what describes their classes.
+
+    Parameters
+    ----------
+    method
+        Fitted to rows of the other classes; its card names ``zero_shot``.
+    X, y
+        n rows with the primary modality, and their classes.
+    descriptions
+        Class -> rows with the secondary modality; see `describe`.
+    unseen
+        The classes that the method has not met.
+    """
+    names = list(descriptions)
+    target = np.array([names.index(label) for label in y])
+    return of_scores(target, class_scores(method, X, descriptions), np.isin(names, unseen))
+
+
+def describe(X: Views, y: Array, classes: list[str]) -> dict[str, Views]:
+    """Class -> the first `MOST` different rows of the class that have another modality, without the primary one."""
+    described = {}
+    for name in classes:
+        rows = X.take(y == name)
+        others = [other for other in rows.secondary if rows.present[other].any()]
+        if not others:
+            raise DataError(must_be(f"The rows that describe the class {name!r}", "1 or more", 0))
+        rows = rows.take(rows.present[others[0]])
+        _, first = np.unique(rows[others[0]].reshape(len(rows), -1), axis=0, return_index=True)
+        described[name] = rows.take(np.sort(first)[:MOST]).only([others[0]], primary=others[0])
+    return described
+
+
+def class_scores(method: Method, X: Views, descriptions: Mapping[str, Views]) -> Array:
+    """(n, classes) mean match of each row with the descriptions of each class."""
+    asked = X.only([X.primary])
+    return np.stack([method.match(asked, rows).mean(1) for rows in descriptions.values()], 1)
+
+
+def trade_off(target: Array, scores: Array, unseen: Array) -> Array:
+    """(points, 2): accuracy on seen and on unseen classes for every constant added to the scores of the unseen.
+
+    The first point is that of -inf, where unseen classes are never the answer, the last that of +inf.
+
+    >>> trade_off(np.array([0, 1]), np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([False, True])).tolist()
+    [[1.0, 0.0], [1.0, 1.0], [0.0, 1.0]]
+    """
+    best_seen, best_unseen = scores[:, ~unseen].max(1), scores[:, unseen].max(1)
+    gap = best_seen - best_unseen  # the constant from which on the row counts as unseen
+    ours = np.flatnonzero(unseen)[scores[:, unseen].argmax(1)] == target
+    theirs = np.flatnonzero(~unseen)[scores[:, ~unseen].argmax(1)] == target
+    of_unseen = unseen[target]
+    seen_right, unseen_right = np.sort(gap[~of_unseen & theirs]), np.sort(gap[of_unseen & ours])
+    steps = np.append(np.unique(gap), np.inf)
+    seen = (len(seen_right) - np.searchsorted(seen_right, steps, "left")) / max((~of_unseen).sum(), 1)
+    new = np.searchsorted(unseen_right, steps, "left") / max(of_unseen.sum(), 1)
+    return np.stack([seen, new], 1)
+
+
+def of_scores(target: Array, scores: Array, unseen: Array) -> list[Finding]:
+    """Findings from class numbers (n,), scores (n, classes) and which classes are unseen (classes,)."""
+    new = unseen[target]
+    closed = np.flatnonzero(unseen)[scores[new][:, unseen].argmax(1)] == target[new]
+    answers = scores.argmax(1) == target
+    found = [_share("accuracy", closed)]
+    if (~new).any():
+        curve = trade_off(target, scores, unseen)
+        seen, fresh = answers[~new], answers[new]
+        both = seen.mean() + fresh.mean()
+        harmonic = float(2 * seen.mean() * fresh.mean() / both) if both else 0.0
+        area = float(-np.trapezoid(curve[:, 1], curve[:, 0]))
+        found += [_share("open_seen", seen), _share("open_unseen", fresh)]
+        found += [_plain("harmonic", harmonic, len(target)), _plain("open_area", area, len(target))]
+        for k in np.linspace(0, len(curve) - 1, POINTS + 2).round().astype(int):
+            at = {"open_seen": f"{curve[k, 0]:.3f}"}
+            found.append(_plain("trade_off", float(curve[k, 1]), len(target), at))
+    return found
+
+
+def _share(name: str, right: Array) -> Finding:
+    value, n = float(right.mean()), len(right)
+    return Finding(name, value, *wilson(value, n), unit="share", better="higher", bounds=(0, 1), n=n)
+
+
+def _plain(name: str, value: float, n: int, of: dict[str, str] | None = None) -> Finding:
+    return Finding(name, value, unit="share", better="higher", bounds=(0, 1), n=n, of=of or {})
