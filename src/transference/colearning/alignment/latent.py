@@ -26,9 +26,10 @@ classes repeat within a batch only where it has more rows than there are classes
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -42,7 +43,9 @@ from transference.core.method import Card
 from transference.core.parameters import Interval, Options
 from transference.core.spec import DataSpec
 from transference.core.views import Views
+from transference.data.features import encode_frozen
 from transference.data.loader import chunks
+from transference.data.modality import ModalityConfig
 from transference.nn.encoders.base import scale_of
 from transference.nn.losses import supervised
 from transference.nn.named import ByModality
@@ -135,7 +138,10 @@ class Latent(NeuralMethod):
         Standard deviation of the noise of ``target="noise"``.
     prompts
         (classes, d) embeddings of the classes, in the order of their sorted labels, for the three targets by class,
-        which then need no secondary modality in a row; None = the mean target of each class's labelled rows.
+        which then need no secondary modality in a row; or a text for `language_model` to embed, with {} where the name
+        of the class belongs; None = the mean target of each class's labelled rows.
+    language_model
+        ``hf:<id or folder>`` of a text encoder, frozen; for prompts that are given as a text.
     width, schedule, seed
         See `NeuralMethod`.
 
@@ -171,6 +177,7 @@ class Latent(NeuralMethod):
         teacher: str = "auto",
         noise: float = 1e-3,
         prompts: Any = None,
+        language_model: str | None = None,
         width: int = 64,
         schedule: Schedule = Schedule(),
         seed: int = 0,
@@ -181,13 +188,15 @@ class Latent(NeuralMethod):
         self.teacher = teacher
         self.noise = noise
         self.prompts = prompts
+        self.language_model = language_model
 
     def learn(self, X: Views, target: NDArray[Any]) -> None:
+        self._prompts = self._embedded(self.spec_)
         self._check(self.spec_)
         self._banks: dict[str, Bank] = {}
         super().learn(X, target)
         banks, rows = self._banks, self._rows if self.weight else None
-        del self._banks
+        del self._banks, self._prompts
         self.latent_floor_ = self.latent_above_floor_ = float("nan")
         if rows is not None:
             del self._rows
@@ -196,6 +205,11 @@ class Latent(NeuralMethod):
             self.history_["latent above floor"] = [
                 value / self.weight - self.latent_floor_ for value in self.history_["latent"]
             ]
+
+    def restore(self, spec: DataSpec, state: Mapping[str, Tensor]) -> Self:
+        if self.prompts is not None and self.weight:  # the language model need not be there
+            self._prompts = np.zeros((spec.task.outputs, len(state[f"projections.{PROMPTS}.1.weight"])))
+        return super().restore(spec, state)
 
     def build(self, spec: DataSpec) -> Network:
         net = Network(spec, [spec.primary], self.width)
@@ -257,7 +271,7 @@ class Latent(NeuralMethod):
         self._rows = rows
         for name in net.projections:
             if self.prompts is not None:
-                given = torch.as_tensor(np.asarray(self.prompts, np.float32), device=rows.rows.device)
+                given = torch.as_tensor(np.asarray(self._prompts, np.float32), device=rows.rows.device)
                 self._banks[name] = Bank(rows.rows, given[:0], _normalised(given))
                 continue
             paired = rows.complete([name])
@@ -306,7 +320,7 @@ class Latent(NeuralMethod):
     def _sizes(self, spec: DataSpec) -> dict[str, int]:
         """Name of each bank -> d."""
         if self.prompts is not None:
-            return {PROMPTS: np.shape(self.prompts)[1]}
+            return {PROMPTS: np.shape(self._prompts)[1]}
         flat = {name: int(np.prod(spec.modalities[name].shape)) for name in spec.secondary}
         return {name: self.width if self._is_taught(spec, name) else size for name, size in flat.items()}
 
@@ -322,6 +336,20 @@ class Latent(NeuralMethod):
         given = modality.encoder.startswith("hf:") and not modality.lengths
         return self.teacher == "trained" or (self.teacher == "auto" and not given)
 
+    def _embedded(self, spec: DataSpec) -> Any:
+        """(classes, d) prompts, or None."""
+        if not isinstance(self.prompts, str):
+            if self.language_model is not None:
+                expected = "a text with {} where 'language_model' is given"
+                raise ConfigError(must_be("The 'prompts' parameter of Latent", expected, self.prompts))
+            return self.prompts
+        if self.language_model is None or "{}" not in self.prompts:
+            expected = "embeddings, or a text with {} beside a 'language_model'"
+            raise ConfigError(must_be("The 'prompts' parameter of Latent", expected, self.prompts))
+        texts = [self.prompts.replace("{}", str(name)) for name in spec.task.classes]
+        how = ModalityConfig(kind="text", encoder=self.language_model)
+        return encode_frozen(texts, how, Path(), name=PROMPTS).array
+
     def _check(self, spec: DataSpec) -> None:
         by_class = self.target in BY_CLASS
         if by_class and spec.task.kind != "classification":
@@ -329,7 +357,7 @@ class Latent(NeuralMethod):
                 must_be("The 'target' parameter of Latent", f"not by class for {spec.task.kind}", self.target)
             )
         if self.prompts is not None:
-            shape = np.shape(self.prompts)
+            shape = np.shape(self._prompts)
             if not by_class:
                 expected = f"one of {', '.join(map(repr, BY_CLASS))} where 'prompts' are given"
                 raise ConfigError(must_be("The 'target' parameter of Latent", expected, self.target))
