@@ -13,6 +13,7 @@ from transference.core.errors import TransferenceError
 
 if TYPE_CHECKING:
     from transference.core.records import RunRecord
+    from transference.experiment.check import Checked
     from transference.experiment.config import Config
 
 app = typer.Typer(
@@ -73,31 +74,38 @@ def check(study: Study, as_json: Json = False) -> None:
             raise
         say(json.dumps({"study": str(study), "faults": error.faults or [str(error)]}, indent=1, ensure_ascii=False))
         raise typer.Exit(2) from error
-    data = found.data
-    facts = {
+    if as_json:
+        facts = [_facts(study, each) for each in found]
+        say(json.dumps(facts if len(facts) > 1 else facts[0], indent=1))
+        return
+    for each in found:
+        data, labelled = each.data, int(each.data.is_labelled.sum())
+        title = study if len(found) == 1 else f"{study}, {each.config.name}"
+        say(f"{title}: no fault found. {len(data)} rows, {labelled} with a label; {len(each.cells)} cells to run.")
+        for name, spec in data.views.specs.items():
+            role = "primary" if name == data.views.primary else "secondary"
+            present = int(data.views.present[name].sum())
+            say(f"  {role:9} {name}: {spec.kind} {'x'.join(map(str, spec.shape))}, in {present} rows")
+        for leak in each.leaks:
+            say(f"Warning: {leak}")
+
+
+def _facts(study: Path, found: Checked) -> dict[str, Any]:
+    views = found.data.views
+    return {
         "study": str(study),
+        "name": found.config.name,
         "faults": [],
-        "rows": len(data),
-        "labelled": int(data.is_labelled.sum()),
+        "rows": len(found.data),
+        "labelled": int(found.data.is_labelled.sum()),
         "modalities": {
-            name: {"kind": spec.kind, "shape": list(spec.shape), "present": int(data.views.present[name].sum())}
-            for name, spec in data.views.specs.items()
+            name: {"kind": spec.kind, "shape": list(spec.shape), "present": int(views.present[name].sum())}
+            for name, spec in views.specs.items()
         },
-        "primary": data.views.primary,
+        "primary": views.primary,
         "cells": len(found.cells),
         "leaks": found.leaks,
     }
-    if as_json:
-        say(json.dumps(facts, indent=1))
-        return
-    counted = f"{facts['rows']} rows, {facts['labelled']} with a label; {facts['cells']} cells to run."
-    say(f"{study}: no fault found. {counted}")
-    for name, spec in data.views.specs.items():
-        role = "primary" if name == data.views.primary else "secondary"
-        present = int(data.views.present[name].sum())
-        say(f"  {role:9} {name}: {spec.kind} {'x'.join(map(str, spec.shape))}, in {present} rows")
-    for leak in found.leaks:
-        say(f"Warning: {leak}")
 
 
 @app.command()
@@ -113,8 +121,14 @@ def run(
 
     Example: `transference run study.toml --workers 2`
     """
-    folder = _run(_config(study), workers=workers, runs=runs, backend=backend, address=address, retry=retry)
-    _finish(folder)
+    from transference.experiment.variants import load_all
+
+    failed = 0
+    for config in load_all(study):
+        folder = _run(config, workers=workers, runs=runs, backend=backend, address=address, retry=retry)
+        failed += _finish(folder)
+    if failed:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -226,7 +240,8 @@ def demo(workers: Workers = 2, runs: Runs = Path("runs")) -> None:
     """
     from transference.experiment.demo import demo_config
 
-    _finish(_run(demo_config(), workers=workers, runs=runs, backend="loky", address=None, retry=False))
+    if _finish(_run(demo_config(), workers=workers, runs=runs, backend="loky", address=None, retry=False)):
+        raise typer.Exit(1)
 
 
 @sets.command("list")
@@ -265,12 +280,6 @@ def data_path(name: Annotated[str, typer.Argument(help="Such as mfeat.")]) -> No
     from transference.data import sets as named
 
     say(f"{named.path(name)}")
-
-
-def _config(study: Path) -> Config:
-    from transference.experiment.config import load
-
-    return load(study)
 
 
 def _run(
@@ -321,7 +330,8 @@ def _run(
         )
 
 
-def _finish(folder: Path) -> None:
+def _finish(folder: Path) -> int:
+    """Write the page and say the verdict; how many cells have no score."""
     from transference.core.records import Status
     from transference.experiment.publish import publish
 
@@ -333,7 +343,7 @@ def _finish(folder: Path) -> None:
         again = sum(each["status"] in get_args(Status) for each in failed)
         remedy = f" Run {again if again < len(failed) else 'them'} again with --retry." if again else ""
         say(f"{len(failed)} cells have no score; the report names them.{remedy}")
-        raise typer.Exit(1)
+    return len(failed)
 
 
 def _verdict(summary: dict[str, Any]) -> None:

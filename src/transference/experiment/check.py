@@ -9,9 +9,10 @@ from pathlib import Path
 from transference.core.errors import ConfigError, TransferenceError, collect
 from transference.core.records import Cell
 from transference.data.dataset import Dataset
-from transference.experiment.config import Config, load, parse
+from transference.experiment.config import Config, parse
 from transference.experiment.plan import leaks
 from transference.experiment.runner import check_device, load_data, prepare
+from transference.experiment.variants import load_all
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,8 @@ class Checked:
     leaks: list[str]
 
 
-def check(path: str | Path) -> Checked:
-    """Read a study file and its rows, and plan its cells.
+def check(path: str | Path) -> list[Checked]:
+    """Read the studies of a file and their rows, and plan their cells.
 
     Raises
     ------
@@ -34,11 +35,25 @@ def check(path: str | Path) -> Checked:
         once both are without fault.
     """
     try:
-        config = load(path)
+        configs = load_all(path)
     except ConfigError as error:
         with collect(str(path), ConfigError) as faults:
             for message in (*(error.faults or [str(error)]), *_of_rows(Path(path))):
                 faults.add(message)
+    if len(configs) == 1:
+        return [_checked(configs[0])]
+    found = []
+    with collect(str(path), ConfigError) as faults:
+        for config in configs:
+            try:
+                found.append(_checked(config))
+            except TransferenceError as error:
+                for message in error.faults or (str(error),):
+                    faults.add(f"{config.name}: {message}")
+    return found
+
+
+def _checked(config: Config) -> Checked:
     check_device(config)
     data, cells = prepare(config)
     return Checked(config, data, cells, leaks(data, config))

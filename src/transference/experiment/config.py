@@ -203,25 +203,32 @@ class Config(_Table):
 
 
 def load(path: str | Path) -> Config:
-    """Read a study file, or the study of a folder that a run wrote.
+    """Read the study of a file, or of a folder that a run wrote.
 
     Raises
     ------
     ConfigError
-        With every fault of the file.
+        With every fault of the file; where it holds several, see `variants.load_all`.
     DataError
         Where a folder holds no whole study.
     """
     path = Path(path)
     if path.is_dir():
         return parse(Store(path).study()["config"], path, str(path / "study.json"))
+    raw = read(path)
+    if "variants" in raw:
+        raise ConfigError(f"{str(path)!r} holds several studies. Read them with load_all.")
+    return parse(raw, path.resolve().parent, str(path))
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Plain values of a study file; raises ConfigError unless it is TOML."""
     if not path.is_file():
         raise ConfigError(f"There is no study file {str(path)!r}. Write one with 'transference init'.")
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{str(path)!r} is not TOML: {error}. Mend this line; strings need quotes.") from error
-    return parse(raw, path.resolve().parent, str(path))
 
 
 def parse(raw: Mapping[str, Any], folder: Path = Path(), title: str = "study") -> Config:
