@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from torch.nn import functional as F
 from transference.colearning.alignment.latent import Bank, Latent, draws, floor
 from transference.core.batch import Batch
 from transference.core.errors import ConfigError, DataError
-from transference.core.spec import DataSpec, ModalitySpec, Task
+from transference.core.spec import ModalitySpec
 from transference.core.views import Views
 from transference.data.loader import to_batch
 from transference.train.schedule import Schedule
@@ -388,22 +387,3 @@ def test_what_the_data_do_not_allow_is_refused_in_words() -> None:
     apart = X.replace("clean", X["clean"], present=half).replace("noisy", X["noisy"], present=~half)
     with pytest.raises(DataError, match="needs training rows that have both 'noisy' and 'clean'. None has"):
         Latent(schedule=FAST).fit(apart, y)
-
-
-@pytest.mark.parametrize("target", ["mean", "paired"])
-def test_free_features_under_a_squared_task_end_between_label_and_expected_target(target: str) -> None:
-    """(1 - a) ||g - c||^2 + a E||g - z||^2 is least at (1 - a) c + a E z, and descent on the losses gets there."""
-    method, a = Latent(weight=0.3, target=target), 0.3
-    method.spec_ = DataSpec({"x": ModalitySpec("x", "vector", (1,))}, "x", Task("regression"))
-    own = torch.randn(6, 1, generator=torch.Generator().manual_seed(0))
-    method._banks = {"z": Bank(torch.arange(6), own, Tensor())}
-    label = torch.linspace(-1, 2, 6)
-    batch = Batch({}, {"z": torch.ones(6, dtype=torch.bool)}, {}, label, torch.arange(6))
-    g = torch.zeros(6, 1, requires_grad=True)
-    net = SimpleNamespace(encode=lambda *_: g, head=lambda features: features, projections={"z": lambda values: values})
-    for _ in range(300):
-        losses = method.losses(net, batch)
-        (slope,) = torch.autograd.grad(losses["task"] + losses["latent"], g)
-        g = (g - slope).detach().requires_grad_()
-    expected = own.mean(0).expand(6, -1) if target == "mean" else own
-    torch.testing.assert_close(g.detach(), (1 - a) * label[:, None] + a * expected, atol=1e-4, rtol=0)

@@ -1,18 +1,22 @@
-"""Latent with prompts of the classes as a language model embeds them."""
+"""Latent: prompts as a language model embeds them, and where free features end between label and target."""
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from test_colearning_alignment_latent import FAST, planted
 from tiny_models import minilm, save_bert
+from torch import Tensor
 
-from transference.colearning.alignment.latent import Latent
-from transference.core.spec import DataSpec, Task
+from transference.colearning.alignment.latent import Bank, Latent
+from transference.core.batch import Batch
+from transference.core.spec import DataSpec, ModalitySpec, Task
 from transference.data.features import encode_frozen
 from transference.data.modality import ModalityConfig
 
@@ -47,3 +51,22 @@ def test_prompts_of_a_real_sentence_encoder_differ_by_class() -> None:
     assert near[0, 1] > near[0, 2] + 0.1  # a cat is nearer to a dog than to a truck
     assert near[0, 1] > near[1, 2] + 0.1
     assert np.isfinite(method.fit(X, y).latent_above_floor_)
+
+
+@pytest.mark.parametrize("target", ["mean", "paired"])
+def test_free_features_under_a_squared_task_end_between_label_and_expected_target(target: str) -> None:
+    """(1 - a) ||g - c||^2 + a E||g - z||^2 is least at (1 - a) c + a E z, and descent on the losses gets there."""
+    method, a = Latent(weight=0.3, target=target), 0.3
+    method.spec_ = DataSpec({"x": ModalitySpec("x", "vector", (1,))}, "x", Task("regression"))
+    own = torch.randn(6, 1, generator=torch.Generator().manual_seed(0))
+    method._banks = {"z": Bank(torch.arange(6), own, Tensor())}
+    label = torch.linspace(-1, 2, 6)
+    batch = Batch({}, {"z": torch.ones(6, dtype=torch.bool)}, {}, label, torch.arange(6))
+    g = torch.zeros(6, 1, requires_grad=True)
+    net = SimpleNamespace(encode=lambda *_: g, head=lambda features: features, projections={"z": lambda values: values})
+    for _ in range(300):
+        losses = method.losses(net, batch)
+        (slope,) = torch.autograd.grad(losses["task"] + losses["latent"], g)
+        g = (g - slope).detach().requires_grad_()
+    expected = own.mean(0).expand(6, -1) if target == "mean" else own
+    torch.testing.assert_close(g.detach(), (1 - a) * label[:, None] + a * expected, atol=1e-4, rtol=0)
