@@ -35,7 +35,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_every_set_says_what_it_is() -> None:
-    assert {"digits", "webkb", "utd_mhad", "avmnist", "wikipedia", "mfeat", "mosi"} <= set(sets.names())
+    assert {"cifar10", "digits", "webkb", "utd_mhad", "avmnist", "wikipedia", "mfeat", "mosi"} <= set(sets.names())
     for name in sets.names():
         told = sets.describe(name)
         assert told["title"], name
@@ -132,6 +132,31 @@ def test_mfeat_does_not_take_the_digit_for_a_feature(home: Path, monkeypatch: py
         sets.load("mfeat")
 
 
+def test_cifar10_gives_every_image_the_vector_of_its_word(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRANSFERENCE_DATA", str(home))
+    for folder in ("cifar10_subset", "word_vectors"):
+        (home / folder).mkdir()
+    x = np.zeros((3, 32, 32, 3), np.uint8)
+    x[0, 4, 7, 2] = 255  # blue, in line 4
+    classes = np.array(["automobile", "frog"])
+    given = {"x_train": x[:2], "y_train": np.uint8([1, 0]), "x_test": x[2:], "y_test": np.uint8([1])}
+    np.savez(home / "cifar10_subset/cifar10_5k_2k.npz", classes=classes, **given)
+    vectors = np.array([[1.0, 2], [3, 4]], np.float32)
+    file = home / "word_vectors/glove300_class_words.npz"
+    np.savez(file, cifar10_words=np.array(["car", "frog"]), cifar10_vectors=vectors)
+    data = sets.load("cifar10")
+    assert data.views["image"].shape == (3, 3, 32, 32)
+    assert data.views["image"].max() == data.views["image"][0, 2, 4, 7] == 1
+    assert data.views["word"].tolist() == [[3, 4], [1, 2], [3, 4]]
+    assert data.y.tolist() == ["frog", "automobile", "frog"]
+    assert data.split is not None
+    assert data.split.tolist() == ["train", "train", "test"]
+    assert data.ids.tolist() == ["train0", "train1", "test0"]
+    np.savez(file, cifar10_words=np.array(["cat", "frog"]), cifar10_vectors=vectors)
+    with pytest.raises(DataError, match=r"words of glove300_class_words\.npz must be .*Got .*cat.* Add \['car'\]"):
+        sets.load("cifar10")
+
+
 # the real files
 
 
@@ -162,6 +187,7 @@ REAL = [  # set, arguments, rows, classes, lower bounds of accuracy by modality
     ("wikipedia", {}, 2866, 10, {"image": 0.25, "text": 0.65}),
     ("mfeat", {}, 2000, 10, {"fourier": 0.78, "profile": 0.94}),
     ("mosi", {}, 2199, 2, {"audio": 0.52, "transcript": 0.66}),
+    ("cifar10", {}, 7000, 10, {"image": 0.28, "word": 0.95}),
 ]
 
 
@@ -188,13 +214,18 @@ def test_real_sets_hold_what_they_should(
 @needs_files
 def test_the_official_splits() -> None:
     counts = {}
-    for name in ("wikipedia", "utd_mhad", "mosi"):
+    for name in ("cifar10", "wikipedia", "utd_mhad", "mosi"):
         data = sets.load(name)
         assert data.split is not None
         counts[name] = (int((data.split == "train").sum()), int((data.split == "test").sum()))
         if data.group is not None:
             assert not set(data.group[data.split == "train"]) & set(data.group[data.split == "test"])
-    assert counts == {"wikipedia": (2173, 693), "utd_mhad": (431, 430), "mosi": (1447, 752)}
+    assert counts == {
+        "cifar10": (5000, 2000),
+        "wikipedia": (2173, 693),
+        "utd_mhad": (431, 430),
+        "mosi": (1447, 752),
+    }
 
 
 @real
@@ -225,7 +256,7 @@ def test_the_vectors_of_mosi_are_contaminated() -> None:
 @needs_files
 def test_the_real_files_have_the_checksums_of_the_sources() -> None:
     root = sets.path("wikipedia")
-    for name in ("wikipedia", "mfeat", "mosi", "avmnist", "utd_mhad"):
+    for name in ("cifar10", "wikipedia", "mfeat", "mosi", "avmnist", "utd_mhad"):
         for each in sets._module(name).SOURCE.parts:
             assert each.digest(root) == each.sha256, each.path
 

@@ -12,7 +12,9 @@ from torch.nn import functional as F
 
 from transference.colearning.alignment.contrastive import Contrastive, info_nce
 from transference.core.errors import ConfigError
+from transference.core.seeding import fence
 from transference.core.views import Views
+from transference.data.corrupt import mispair
 from transference.data.loader import to_batch
 from transference.train.schedule import Schedule
 from transference.unimodal import Unimodal
@@ -59,6 +61,24 @@ def test_against_a_slow_loop_with_smoothing() -> None:
             costs = [-math.log(weight / sum(weights)) for weight in weights]
             total += ((1 - e) * costs[i] + e * sum(costs) / n) / (2 * n)
     assert info_nce(u, v, scale, e).item() == pytest.approx(total, rel=1e-10)
+
+
+def test_the_loss_is_that_of_a_published_clip_model() -> None:
+    """Random weights: its own loss against ours on its own embeddings and scale."""
+    transformers = pytest.importorskip("transformers", reason="the extra 'pretrained' is not installed")
+    small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    text = {**small, "vocab_size": 20, "max_position_embeddings": 8, "bos_token_id": 1, "eos_token_id": 2}
+    config = transformers.CLIPConfig(
+        text_config=text, vision_config={**small, "image_size": 16, "patch_size": 8}, projection_dim=6
+    )
+    with fence(0, "a model"):
+        model = transformers.CLIPModel(config).double().eval()
+        tokens, pixels = torch.randint(3, 20, (7, 8)), torch.randn(7, 3, 16, 16, dtype=torch.float64)
+    with torch.no_grad():
+        answer = model(input_ids=tokens, pixel_values=pixels, return_loss=True)
+        ours = info_nce(answer.image_embeds, answer.text_embeds, model.logit_scale.exp())
+    assert abs(answer.loss.item() - math.log(7)) > 0.1
+    assert ours.item() == pytest.approx(answer.loss.item(), rel=1e-6)
 
 
 def test_swapping_the_modalities_or_the_rows_changes_nothing() -> None:
@@ -137,6 +157,29 @@ def test_pairs_unseen_in_training_find_each_other() -> None:
     assert np.linalg.norm(shared["one"], axis=1) == pytest.approx(np.ones(50), abs=1e-5)
     found = (shared["one"] @ shared["two"].T).argmax(1) == np.arange(50)
     assert found.mean() > 0.6  # chance: 0.02
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_wrong_pairs_are_paid_for_little_by_little(smoothing: float) -> None:
+    """A share of the training pairs is exchanged: fewer test rows find their own, down to chance, with no cliff."""
+    shares, found = (0.0, 0.25, 0.5, 0.75, 1.0), []
+    for seed in range(2):
+        X, _ = planted(150, seed)
+        test, _ = planted(50, seed + 50)
+        asked = test.only(["two"], primary="two")
+        for share in shares:
+            method = Contrastive(
+                smoothing=smoothing, schedule=Schedule(updates=70, batch_size=50, device="cpu"), seed=seed
+            )
+            answers = method.fit(mispair(X, share, seed)).match(test, asked).argmax(1)
+            found.append((answers == np.arange(50)).mean())
+    mean = np.reshape(found, (2, -1)).mean(0)
+    falls = -np.diff(mean)
+    assert mean[0] > 0.9
+    assert mean[1] > 0.75
+    assert mean[-1] < 0.12  # chance: 0.02
+    assert falls.min() > -0.05
+    assert falls.max() < 0.6
 
 
 def test_smoothing_is_checked() -> None:
