@@ -265,3 +265,9 @@ def test_every_citation_is_listed() -> None:
     listed = Path(__file__).parents[2].joinpath("docs", "references.bib").read_text(encoding="utf-8")
     for name in sets.names():
         assert f"{{{sets.describe(name)['citation']}," in listed
+
+
+def test_what_can_not_be_fetched_says_how_it_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRANSFERENCE_DATA", str(tmp_path))
+    with pytest.raises(DataError, match=r"cifar10_5k_2k\.npz: an npz of x_train, .* \(https://.*glove300.*: an npz of"):
+        sets.fetch("cifar10", progress=False)

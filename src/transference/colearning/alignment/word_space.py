@@ -19,7 +19,8 @@ That prefers classes in training. With `novelty`, `match` first asks whether the
 A candidate with the vector of a class in training is that class, and p(y | seen, x) is the softmax; for the others
 p(y | unseen, x) is proportional to exp(-|f - w_y|^2 / 2e), e the mean squared error of the labelled rows. `match` is
 the logarithm of p(y | x) without the sum over unseen candidates by which that is divided, so that what else is asked
-makes no difference; `posterior` is p(y | x). For ranking, f is brought to length 1 first. By `novelty`, p(seen | x) is
+makes no difference; `posterior` is p(y | x). For ranking, f is brought to length 1 first; since that loss fixes the
+order of vectors and no distance, it may take every row for a new one. By `novelty`, p(seen | x) is
 
     gaussian   the posterior of a Gaussian a class, N(w_c, s_c^2 I), against a broad one around all; prior 1/2. With a
                threshold: 1 where (d - |f - w_c|^2 / s_c^2) / sqrt(2d), 0 on average in class c, is above it for a class

@@ -37,6 +37,8 @@ class Part:
         Checksum, of what `of` says: the bytes of the file, the names and files of the folder, or the arrays of an .npz.
     inside
         For archives, the folder in it that becomes `path`.
+    by_hand
+        Where no file can be fetched: what to make of what is published at `url`, to be put at `path`.
     """
 
     url: str
@@ -44,6 +46,7 @@ class Part:
     sha256: str
     of: Literal["bytes", "folder", "arrays"] = "bytes"
     inside: str = ""
+    by_hand: str = ""
 
     def digest(self, root: Path) -> str:
         measure = {
@@ -127,6 +130,10 @@ def fetch(source: Source, *, progress: bool = True) -> Path:
     if here is not None:
         return here
     root = roots()[-1]
+    made = [part for part in source.parts if part.by_hand and not (root / part.path).exists()]
+    if made:
+        told = " ".join(f"{root / part.path}: {part.by_hand} ({part.url})." for part in made)
+        raise DataError(f"Nothing that can be fetched has this form; it has to be made. {told}")
     for part in source.parts:
         if not (root / part.path).exists() or part.digest(root) != part.sha256:
             _fetch_part(part, root, progress)

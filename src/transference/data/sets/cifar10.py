@@ -28,12 +28,14 @@ SOURCE = Source(
             "cifar10_subset/cifar10_5k_2k.npz",
             "a84328b7fe8030338343d5681d7df1ef8e0985f5f1e6573a47846996dac81fda",
             of="arrays",
+            by_hand="an npz of x_train, y_train, x_test, y_test and classes, of 5000 and 2000 images",
         ),
         Part(
             "https://nlp.stanford.edu/projects/glove/",
             "word_vectors/glove300_class_words.npz",
             "b88ec9f33b6ce3c8414759fb7abe8989c9b0a498a2771c11244c46a4f64c92fa",
             of="arrays",
+            by_hand="an npz of cifar10_words and cifar10_vectors, the vectors of 300 numbers of the class names",
         ),
     ),
     notes="The published test images test. Word vectors are of pennington2014. Neither of the two is published in "
