@@ -9,11 +9,13 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from transference.colearning.translation.cyclic import Cyclic, fit_to, unexplained
+from transference.colearning.translation.cyclic import Cyclic, fit_to
+from transference.core.errors import ConfigError
 from transference.core.registry import create
 from transference.core.spec import Kind
 from transference.core.views import Views
 from transference.data.loader import to_batch
+from transference.nn.decoder import unexplained
 from transference.train.schedule import Schedule
 
 QUICK = Schedule(updates=12, batch_size=16, validation=0.0)
@@ -181,6 +183,84 @@ def test_the_order_of_modalities_does_not_matter() -> None:
     np.testing.assert_array_equal(first, second)
 
 
+def three(seed: int = 0) -> tuple[Views, NDArray[Any]]:
+    """Vectors x, t and u, whose rows are partly absent in u."""
+    X, y = data(seed=seed)
+    there = np.arange(40) % 4 != 1
+    return Views.of(primary="x", x=X["x"], t=X["t"], u=X["t"][:, :6] * 5 + X["motion"][:, 0, :2].repeat(3, 1)).replace(
+        "u", X["t"][:, :6] * 5, present=there
+    ), y
+
+
+@pytest.mark.parametrize("order", [None, ("u", "t")])
+def test_one_after_another_by_hand(order: tuple[str, str] | None) -> None:
+    X, y = three()
+    model = Cyclic(translation=3.0, cycle=0.5, hierarchical=True, order=order, schedule=QUICK).fit(X, y)
+    net: Any = model.net_
+    first, second = order or ("t", "u")
+    sizes = {"t": 9, "u": 6}
+    assert {name: net.decoders[name][2].out_features for name in sizes} == sizes  # x has four numbers
+    with torch.no_grad():
+        standard = {}
+        for name in X.names:
+            there = X[name][X.present[name]]
+            standard[name] = torch.from_numpy((X[name] - there.mean(0)) / there.std(0))
+        h = net.encoders["x"].body(standard["x"], None)
+        deeper = h + net.further[second].deep[3](net.further[second].deep[0](h).relu())
+        missed = {}
+        for name, encoding in ((first, h), (second, deeper)):
+            error = ((net.decoders[name](encoding) - standard[name]) ** 2).sum(1).numpy()
+            missed[name] = error[X.present[name]].mean() / sizes[name]
+        again = net.encoders["x"].body(fit_to(net.decoders[first](h), 4), None)
+        back = ((net.decoders[first](again)[:, :4] - standard["x"]) ** 2).sum(1).mean().item() / 4
+        p = net.head(deeper).softmax(1)
+    losses = {name: value.item() for name, value in model.losses(net, to_batch(X, y)).items()}
+    assert losses["task"] == pytest.approx(-p.log()[np.arange(30), y[:30]].mean().item(), rel=1e-4)
+    assert losses["translation"] == pytest.approx(3 * sum(missed.values()) / 2, rel=1e-4)
+    assert losses["cycle"] == pytest.approx(0.5 * back, rel=1e-4)
+    np.testing.assert_allclose(model.predict_proba(X), p.numpy(), atol=1e-5)
+
+
+def test_one_after_another_keeps_what_a_method_of_the_primary_modality_promises() -> None:
+    X, y = three()
+    model = Cyclic(hierarchical=True, schedule=QUICK).fit(X, y)
+    answer = model.predict_proba(X)
+    poisoned = X.replace("t", np.full_like(X["t"], np.nan)).replace("u", X["u"] * 1e6)
+    for other in (X.only(["x"]), poisoned, X.without("u")):
+        np.testing.assert_array_equal(model.predict_proba(other), answer)
+    np.testing.assert_allclose(model.predict_proba(X[[17, 3]]), answer[[17, 3]], atol=1e-6)
+    net: Any = model.net_
+    losses = model.losses(net, to_batch(X, y))
+    for name in ("translation", "cycle"):
+        net.zero_grad()
+        losses[name].backward(retain_graph=True)
+        assert net.encoders["x"].linear.weight.grad.abs().sum() > 0
+        assert (net.further["u"].deep[0].weight.grad is None) == (name == "cycle")
+    zero = Cyclic(translation=0.0, cycle=0.0, hierarchical=True, schedule=QUICK).fit(X, y)
+    np.testing.assert_array_equal(zero.predict_proba(X), create("unimodal", schedule=QUICK).fit(X, y).predict_proba(X))
+
+
+def test_with_two_modalities_there_is_nothing_to_put_one_after_another() -> None:
+    X, y = three()
+    X = X.only(["x", "t"])
+    first, second = (Cyclic(hierarchical=flag, schedule=QUICK).fit(X, y).predict_proba(X) for flag in (False, True))
+    np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.parametrize("order", [("t",), ("t", "v"), ("x", "t", "u")])
+def test_an_order_of_other_modalities_is_refused(order: tuple[str, ...]) -> None:
+    X, y = three()
+    with pytest.raises(ConfigError, match="The 'order' parameter of Cyclic must be None or all of 't', 'u', each once"):
+        Cyclic(hierarchical=True, order=order, schedule=QUICK).fit(X, y)
+
+
+def test_what_an_absent_row_holds_changes_nothing_in_training() -> None:
+    X, y = three()
+    nothing = np.where(X.present["u"][:, None], X["u"], np.nan).astype(np.float32)
+    first, second = (Cyclic(schedule=QUICK).fit(views, y).predict_proba(X) for views in (X, X.replace("u", nothing)))
+    np.testing.assert_array_equal(first, second)
+
+
 def planted(seed: int, noise: bool, n: int = 800, labelled: int = 16) -> tuple[Views, NDArray[Any], NDArray[Any]]:
     """y depends on two factors; t holds them, x mixes them with twenty louder ones. Few labels, many pairs."""
     g = np.random.default_rng(seed)
@@ -206,3 +286,28 @@ def test_translation_finds_what_is_shared_and_noise_gives_nothing() -> None:
             gain.append(cyclic - alone)
     assert np.mean(gains[False]) > 0.05
     assert np.mean(gains[True]) < 0.01
+
+
+def linear_tanh(seed: int, n: int = 500, labelled: int = 40) -> tuple[Views, NDArray[Any], NDArray[Any]]:
+    """t = A x and u = B x, without noise; y = tanh of t and u. A and B turn away from the loudest directions of x."""
+    g = np.random.default_rng(seed)
+    turn = np.linalg.qr(g.normal(size=(30, 30)))[0]
+    hidden = g.normal(size=(n, 30)) * np.where(np.arange(30) < 4, 1.0, 1.5)
+    angle = g.uniform(0.3, 1.2)
+    t, u = hidden[:, :2], hidden[:, 2:4]
+    y = np.tanh(np.cos(angle) * t[:, 0] + np.sin(angle) * u[:, 1])
+    few = y.copy()
+    few[labelled:] = np.nan
+    return Views.of(primary="x", x=hidden @ turn, t=t, u=u), y, few
+
+
+def test_a_joint_representation_regresses_better_than_one_of_the_primary_modality_alone() -> None:
+    gains: dict[bool, list[float]] = {False: [], True: []}
+    schedule = Schedule(updates=100, learning_rate=1e-2)
+    for seed in range(3):
+        X, y, few = linear_tanh(seed)
+        alone = create("unimodal", schedule=schedule, width=16, seed=seed).fit(X[:300], few[:300])
+        for hierarchical, gain in gains.items():
+            joint = Cyclic(hierarchical=hierarchical, schedule=schedule, width=16, seed=seed).fit(X[:300], few[:300])
+            gain.append(joint.score(X[300:], y[300:]) - alone.score(X[300:], y[300:]))
+    assert min(np.mean(gain) for gain in gains.values()) > 0.15

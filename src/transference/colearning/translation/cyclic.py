@@ -17,6 +17,15 @@ layers as it needs, and divided by the root of their number. For a series E read
 a sequence of 8 steps, and anything else becomes a sequence of one. A text is read after its tf-idf weighting, and what
 a pretrained model is fine-tuned on, after that model.
 
+With `hierarchical` several secondary modalities t_1 .. t_m, in `order`, are translated one after another, each from an
+encoding of the encoding before it, and only the first with a cycle:
+
+    h_1 = E(x),  h_k = h_(k-1) + P_k(h_(k-1)),  t^_k = G_k(h_k)          P_k: a perceptron
+    minimise  CE(head(h_m), y) + translation * mean over k of |t^_k - t_k|^2 / V_k + cycle * |x^ - x|^2 / V_x
+
+With two modalities that is the same. P_k belongs to the deployed model, G_k does not. Without `translation` there is no
+further encoding.
+
 Shapes: h (n, width); G: width -> max(d_t, d_x), of which t^ takes the first d_t numbers and x^ the first d_x.
 Cost: two encodings in place of one, on as many rows again where there are unlabelled ones, and a two-layer perceptron a
 pass: about twice the baseline. After training, the same as `unimodal`, which the method is, bit for bit, when both
@@ -25,24 +34,31 @@ weights are 0.
 Source: pham2019 (MCTN). Departs from it: the encoder is the default one of the modality rather than a bidirectional
 LSTM, and the decoder gives all steps at once rather than one after another with attention, so that every kind of
 modality can be translated and the baseline has the same encoder; no tanh bounds what the decoder can reach; losses are
-relative to the variance; several secondary modalities are translated side by side, not one after another.
+relative to the variance; several secondary modalities are translated side by side unless `hierarchical`, where the
+second encoding, a recurrent layer over the encoded sequence in the paper, is a perceptron of h.
 """
 
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from transference.core.batch import Batch
+from transference.core.errors import ConfigError, must_be
 from transference.core.method import Card
-from transference.core.parameters import Interval
+from transference.core.parameters import Interval, Options
 from transference.core.spec import DataSpec
+from transference.core.views import Views
+from transference.nn.decoder import unexplained
 from transference.nn.encoders import Encoder, SeriesEncoder
 from transference.nn.inputs import Inputs
+from transference.nn.joint import Residual
 from transference.nn.losses import supervised
 from transference.nn.named import ByModality
 from transference.nn.network import Network
@@ -63,34 +79,37 @@ def fit_to(x: Tensor, size: int) -> Tensor:
     return padded.unflatten(-1, (layers, size)).sum(-2) / layers**0.5
 
 
-def unexplained(answer: Tensor, target: Tensor, variance: Tensor, mask: Tensor) -> Tensor:
-    """Mean over the rows in `mask` of the squared error as a share of the total variance; 0 when there is none.
+class CyclicNetwork(Network):
+    """The network of the primary modality, and a decoder for every secondary one.
 
     Parameters
     ----------
-    answer, target
-        (n, d).
-    variance
-        Scalar, above 0.
-    mask
-        (n,) bool.
+    cycled
+        The secondary modalities that are translated back.
+    further
+        Those that are translated from an encoding of the encoding before; in this order.
     """
-    error = (answer - target).square().sum(1) / variance
-    return error.where(mask, 0.0).sum() / mask.sum().clamp_min(1)
 
-
-class CyclicNetwork(Network):
-    """The network of the primary modality, and a decoder for every secondary one."""
-
-    def __init__(self, spec: DataSpec, width: int) -> None:
+    def __init__(self, spec: DataSpec, width: int, cycled: Sequence[str], further: Sequence[str] = ()) -> None:
         super().__init__(spec, [spec.primary], width)
         self.primary = spec.primary
+        self.cycled = tuple(cycled)
+        self.further = ByModality({name: Residual(width, dropout=0.0) for name in further})
         forms = {name: Inputs(modality) for name, modality in sorted(spec.modalities.items())}
         self.forms = ByModality(forms)
         self.decoders = ByModality()
-        for name in spec.secondary:
-            size = max(forms[name].size, forms[spec.primary].size)
+        for name in sorted({*cycled, *further}):
+            size = max(forms[each].size for each in {name, spec.primary if name in self.cycled else name})
             self.decoders[name] = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, size))
+
+    def encodings(self, batch: Batch) -> dict[str, Tensor]:
+        """Name -> (n, width) from which a secondary modality is translated; the last one is read by the head."""
+        h = self.encode(batch, self.primary)
+        found = {name: h for name in self.decoders if name not in self.further}
+        for name, again in self.further.items():
+            h = again(h)
+            found[name] = h
+        return found
 
     def form(self, batch: Batch, name: str) -> Tensor:
         """(n, d) low-level input of one modality."""
@@ -124,6 +143,10 @@ class Cyclic(NeuralMethod):
     translation, cycle
         Weights, of at least 0, of the two reconstruction losses. With both 0 the method is `unimodal`; with
         `translation` alone it is one-way translation.
+    hierarchical
+        Whether several secondary modalities are translated one after another rather than side by side.
+    order
+        The names of all secondary modalities, in the order in which they then are; None = by name.
     width, schedule, seed
         See `NeuralMethod`.
     """
@@ -136,13 +159,15 @@ class Cyclic(NeuralMethod):
         at_test="primary",
         tasks=frozenset({"classification", "regression", "multilabel"}),
     )
-    constraints = {"translation": Interval(0), "cycle": Interval(0)}
+    constraints = {"translation": Interval(0), "cycle": Interval(0), "hierarchical": Options(False, True)}
 
     def __init__(
         self,
         *,
         translation: float = 10.0,
         cycle: float = 1.0,
+        hierarchical: bool = False,
+        order: Sequence[str] | None = None,
         width: int = 64,
         schedule: Schedule = Schedule(),
         seed: int = 0,
@@ -150,30 +175,44 @@ class Cyclic(NeuralMethod):
         super().__init__(width=width, schedule=schedule, seed=seed)
         self.translation = translation
         self.cycle = cycle
+        self.hierarchical = hierarchical
+        self.order = order
+
+    def learn(self, X: Views, target: NDArray[Any]) -> None:
+        names = self.spec_.secondary
+        if self.order is not None and sorted(map(str, self.order)) != sorted(names):
+            expected = f"None or all of {', '.join(map(repr, names))}, each once"
+            raise ConfigError(must_be("The 'order' parameter of Cyclic", expected, self.order))
+        super().learn(X, target)
 
     def build(self, spec: DataSpec) -> Network:
         if self.translation == 0 and self.cycle == 0:
             return Network(spec, [spec.primary], self.width)
-        return CyclicNetwork(spec, self.width)
+        if not self.hierarchical:
+            return CyclicNetwork(spec, self.width, spec.secondary)
+        first, *further = spec.secondary if self.order is None else self.order
+        return CyclicNetwork(spec, self.width, [first], further if self.translation > 0 else ())
 
     def losses(self, net: Network, batch: Batch) -> dict[str, Tensor]:
         if not isinstance(net, CyclicNetwork):
             known = batch.labelled
             return {"task": supervised(self.scores(net, known), known.target, self.spec_.task)}
-        h = net.encode(batch, self.spec_.primary)
-        losses = {"task": supervised(net.head(h), batch.target, self.spec_.task)}
-        names = self.spec_.secondary
-        translated = {name: net.decode(h, name, name) for name in names}
+        encodings = net.encodings(batch)
+        last = list(encodings.values())[-1]
+        losses = {"task": supervised(net.head(last), batch.target, self.spec_.task)}
+        names = sorted(encodings)
+        translated = {name: net.decode(encodings[name], name, name) for name in names}
         if self.translation > 0:
             parts = [net.unexplained(translated[name], batch, name) for name in names]
             losses["translation"] = self.translation * torch.stack(parts).mean()
         if self.cycle > 0:
-            losses["cycle"] = (
-                self.cycle * torch.stack([self._cycle(net, batch, translated[n], n) for n in names]).mean()
-            )
+            back = [self._cycle(net, batch, translated[name], name) for name in net.cycled]
+            losses["cycle"] = self.cycle * torch.stack(back).mean()
         return losses
 
     def scores(self, net: Network, batch: Batch) -> Tensor:
+        if isinstance(net, CyclicNetwork):
+            return net.head(list(net.encodings(batch).values())[-1])
         return net.head(net.encode(batch, self.spec_.primary))
 
     def _cycle(self, net: CyclicNetwork, batch: Batch, translated: Tensor, name: str) -> Tensor:
