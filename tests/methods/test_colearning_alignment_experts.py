@@ -336,7 +336,7 @@ def planted(seed: int, noise: bool, n: int = 1000) -> tuple[Views, NDArray[Any],
     return Views.of(primary="x", x=x, t=g.normal(size=(n, 2)) if noise else factors), y, few
 
 
-@pytest.mark.parametrize(("joint", "seeds"), [(False, 4), (True, 2)])
+@pytest.mark.parametrize(("joint", "seeds"), [(False, 3), (True, 2)])
 def test_pairs_teach_what_is_shared_and_noise_gives_nothing(joint: bool, seeds: int) -> None:
     gains: dict[bool, list[float]] = {False: [], True: []}
     schedule = Schedule(updates=80, learning_rate=1e-2)

@@ -26,7 +26,7 @@ one encoder and a linear map.
 Source: lee2019touch, its variational form. Departs from it: the low-level inputs of all modalities stand in the place
 of optical flow, contact and motion, which only a robot has; no action is known; the primary modality is trained to be
 enough; the pairing has a perceptron for each secondary modality; losses are shares of a variance and means over
-numbers; the frozen representation serves a head, not a policy.
+numbers; the frozen representation serves a head, not a policy. The weights are those of the source.
 """
 
 from __future__ import annotations
@@ -77,8 +77,8 @@ class ExpertsNetwork(Network):
         forms = {name: Inputs(spec.modalities[name]) for name in names}
         self.experts = ByModality({name: GaussianExpert(width, width) for name in names})
         self.forms = ByModality(forms)
-        self.decoders = ByModality({name: _perceptron(width, form.size) for name, form in forms.items()})
-        self.pairing = ByModality({name: _perceptron(width, 1) for name in spec.secondary if paired})
+        self.decoders = ByModality({name: _perceptron(width, width, form.size) for name, form in forms.items()})
+        self.pairing = ByModality({name: _perceptron(width, 2 * width, 1) for name in spec.secondary if paired})
 
     def belief(self, batch: Batch, name: str) -> tuple[Tensor, Tensor]:
         """(n, width) mean and variance of one modality's expert."""
@@ -281,8 +281,8 @@ class Experts(NeuralMethod):
         return torch.cat(found).cpu().numpy()
 
 
-def _perceptron(width: int, size: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(width, 2 * width), nn.ReLU(), nn.Linear(2 * width, size))
+def _perceptron(width: int, hidden: int, size: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, size))
 
 
 def _freeze(net: Network, rows: Batch) -> None:
