@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor, nn
 
 from transference.colearning.fusion import boltzmann
-from transference.colearning.fusion.boltzmann import Boltzmann
+from transference.colearning.fusion.boltzmann import Boltzmann, Visible
+from transference.core.errors import ConfigError, DataError
+from transference.core.metrics import class_map
+from transference.core.registry import create
+from transference.core.spec import ModalitySpec
 from transference.core.views import Views
 from transference.data.loader import to_batch
 from transference.nn.boltzmann import DeepMachine, Kind, Rbm, State, contrastive_divergence, free_energy

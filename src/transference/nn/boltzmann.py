@@ -91,11 +91,13 @@ class Rbm(nn.Module):
 
     def up(self, v: Tensor) -> Tensor:
         """f(v), (..., units)."""
-        return self._heard(v) + self.above * self.times(v)
+        bias = self.above * v.sum(-1, keepdim=True) if self.kind == "counts" else self.above
+        return self._heard(v) + bias
 
     def down(self, h: Tensor) -> Tensor:
         """g(h), (..., d)."""
-        return (h - 0.5) @ (self.weight * self.deviation) + self.below
+        heard = (h - 0.5) @ self.weight
+        return self.below + (self.deviation * heard if self.kind == "gaussian" else heard)
 
     def rest(self, v: Tensor) -> Tensor:
         """(...,) E(v, 0): the energy without the layer above."""
@@ -107,13 +109,10 @@ class Rbm(nn.Module):
             return (v - self.below).square().sum(-1) / (2 * self.deviation**2)
         return -(v * self.below).sum(-1)
 
-    def times(self, v: Tensor) -> Tensor:
-        """M, (..., 1) or a scalar."""
-        return v.sum(-1, keepdim=True) if self.kind == "counts" else v.new_ones(())
-
     def _heard(self, v: Tensor) -> Tensor:
         """(..., units) W (v - M m) / s."""
-        return F.linear(v - self.centre * self.times(v), self.weight / self.deviation)
+        shifted = v - (self.centre * v.sum(-1, keepdim=True) if self.kind == "counts" else self.centre)
+        return F.linear(shifted / self.deviation if self.kind == "gaussian" else shifted, self.weight)
 
     def energy(self, v: Tensor, h: Tensor) -> Tensor:
         """E(v, h), (...,)."""

@@ -5,7 +5,7 @@ time that shows what the label depends on: breathing and brain waves of one nigh
 only.
 
     z_1 .. z_K = C(x)                                    convolutions over time, on a grid of K equal stretches
-    p = sum_k a_k z_k,   a = softmax of  v' tanh(U z)    attention over time
+    p = sum_k a_k z_k,   a = softmax of  v' tanh z      attention over time
     minimise  CE(head(p), y) + dense * mean over k of |D z_k - t_k|^2 / V
 
 D is a linear map, t_k the secondary modality in the same stretch of its row, which must cover the same time from end
@@ -15,7 +15,9 @@ a text) is predicted from p. A primary modality without time is a single step: z
 
 A step is a frame of a series, a sound or a video, or a word of a text. C reads every one of them, standardised, with a
 window of 5, averages what it found over at most `grid` stretches, and goes on with convolutions of growing reach.
-`attention` shows the weights of a row's own steps: each stretch's, divided among its steps.
+v starts at 0: attention is even until the labels say where to look. From a random start it may settle on the places
+that say nothing and be as right. `attention` shows the weights of a row's own steps: each stretch's, divided among its
+steps.
 
 The second term is learned alone first, for as many updates as both are learned after it: otherwise few labels are
 explained by whatever C finds at the start, and what it finds later is not asked for.
@@ -91,6 +93,13 @@ def over_steps(weights: Tensor, lengths: Tensor | None, length: int) -> Tensor:
         return torch.autograd.grad(stretches, steps, weights.clone()[:, :, None])[0][:, :, 0]
 
 
+class Even(nn.Linear):
+    """A linear map that starts at 0."""
+
+    def reset_parameters(self) -> None:
+        nn.init.zeros_(self.weight)
+
+
 class Timeline(Standardised):
     """C and the attention over what it found: (n, *shape) -> (n, width).
 
@@ -110,8 +119,7 @@ class Timeline(Standardised):
             self.words, size = nn.Embedding(modality.vocabulary, width, padding_idx=0), width
         self.first = nn.Conv1d(size, width, WINDOW, padding=WINDOW // 2)
         self.further = nn.ModuleList(nn.Conv1d(width, width, 3, padding=reach, dilation=reach) for reach in REACH)
-        self.hidden = nn.Linear(width, width)
-        self.energy = nn.Linear(width, 1, bias=False)
+        self.energy = Even(width, 1, bias=False)
 
     def fit_statistics(self, values: Tensor, lengths: Tensor | None) -> None:
         if self.modality.kind != "text":
@@ -142,7 +150,7 @@ class Timeline(Standardised):
         for layer in self.further:
             z = z + F.relu(layer(z))
         z = z.transpose(1, 2)
-        return z, self.energy(torch.tanh(self.hidden(z)))[:, :, 0].softmax(1)
+        return z, self.energy(torch.tanh(z))[:, :, 0].softmax(1)
 
     def body(self, x: Tensor, lengths: Tensor | None) -> Tensor:
         return pooled(*self.steps(x, lengths))

@@ -306,8 +306,7 @@ class Skills(NeuralMethod):
     Parameters
     ----------
     weight
-        Of the skills beside the representation, at least 0; 0 is the unimodal baseline. The default is from planted
-        rows.
+        Of the skills, at least 0; 0 is the unimodal baseline. The default is from planted rows.
     skills
         Most skills.
     steps
