@@ -70,8 +70,9 @@ def ranked(similarity: Array, labels: Array) -> Array:
     labels
         (n,).
 
-    >>> ranked(np.array([[2.0, 1.0, 0.0], [0.0, 2.0, 1.0], [0.0, 2.0, 1.0]]), np.array(["a", "b", "a"])).tolist()
-    [[1.0, 0.8333333333333333], [1.0, 1.0], [2.0, 0.41666666666666663]]
+    >>> similarity = np.array([[2.0, 1.0, 0.0], [0.0, 2.0, 1.0], [0.0, 2.0, 1.0]])
+    >>> ranked(similarity, np.array(["a", "b", "a"])).round(3).tolist()
+    [[1.0, 0.833], [1.0, 1.0], [2.0, 0.583]]
     """
     n = len(similarity)
     own = np.diagonal(similarity)[:, None]
