@@ -240,6 +240,17 @@ def test_one_after_another_keeps_what_a_method_of_the_primary_modality_promises(
     np.testing.assert_array_equal(zero.predict_proba(X), create("unimodal", schedule=QUICK).fit(X, y).predict_proba(X))
 
 
+def test_each_encoding_is_of_the_one_before() -> None:
+    X, y = three()
+    X = Views.of(primary="x", x=X["x"], t=X["t"], u=X["u"], v=X["u"][:, :3] ** 2)
+    net: Any = Cyclic(hierarchical=True, order=("v", "t", "u"), schedule=QUICK).fit(X, y).net_
+    found = net.encodings(to_batch(X))
+    assert list(found) == ["v", "t", "u"]
+    torch.testing.assert_close(found["v"], net.encode(to_batch(X), "x"))
+    for before, name in (("v", "t"), ("t", "u")):
+        torch.testing.assert_close(found[name], found[before] + net.further[name].deep(found[before]))
+
+
 def test_with_two_modalities_there_is_nothing_to_put_one_after_another() -> None:
     X, y = three()
     X = X.only(["x", "t"])

@@ -190,6 +190,15 @@ def test_first_the_signal_alone_is_learned() -> None:
     assert len(model.history_["update"]) == 2 * QUICK.updates
 
 
+def test_attention_starts_even() -> None:
+    X, y = data()
+    still = Schedule(updates=1, learning_rate=1e-12, batch_size=16)
+    net: Any = DenseSupervision(grid=4, schedule=still).fit(X, y).net_
+    z, weights = net.found(to_batch(X))
+    assert z.std(1).mean() > 0.01
+    torch.testing.assert_close(weights, torch.full((40, 4), 0.25))
+
+
 def test_statistics_are_those_of_the_real_steps() -> None:
     g = np.random.default_rng(0)
     film = g.normal(size=(5, 6, 2, 3, 3)).astype(np.float32) * 4 + 7
