@@ -160,7 +160,7 @@ def optimizer(machine: DeepMachine, parameters: Sequence[nn.Parameter], rate: fl
                 {"params": [part.weight, part.below], "share": 1 / float(part.norm)},
                 {"params": [part.above], "share": 1 / float(part.total)},
             ]
-    return AdamW(groups, lr=rate, weight_decay=decay)
+    return AdamW(groups, lr=rate, weight_decay=decay, fused=True)
 
 
 class Boltzmann(NeuralMethod):
