@@ -285,8 +285,11 @@ def test_rows_teach_what_they_have() -> None:
     assert fixed["motion"].tolist() == X.present["motion"].tolist()  # type: ignore[union-attr]
     assert fixed["words"].tolist() == (np.arange(40) % 5 > 0).tolist()  # type: ignore[union-attr]
     garbage = {"motion": visible["motion"].where(fixed["motion"][:, None], torch.tensor(99.0))}  # type: ignore[index]
-    first, second = (net.machine.mean_field({**visible, **more}, fixed, 2).joint for more in ({}, garbage))
-    assert torch.equal(first, second)
+    one, other = (net.machine.mean_field({**visible, **more}, fixed, 2) for more in ({}, garbage))
+    assert torch.equal(one.joint, other.joint)
+    here = X.present["motion"]
+    assert torch.equal(one.towers["motion"][0][here], visible["motion"][here])
+    assert not torch.equal(one.towers["motion"][0][~here], visible["motion"][~here])
     torch.manual_seed(0)
     first = method._layer_losses(net, batch, 1)["joint layer"]
     torch.manual_seed(0)

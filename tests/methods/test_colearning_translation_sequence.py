@@ -167,6 +167,10 @@ def test_an_encoded_step_is_what_the_encoder_makes_of_that_step_alone() -> None:
             alone = encoder.mean.expand(40, 16, 3).clone()
             alone[:, 4 * k : 4 * k + 4] = torch.from_numpy(X["motion"])[:, 4 * k : 4 * k + 4]
             torch.testing.assert_close(found[:, k], encoder(alone, None), rtol=1e-4, atol=1e-5)
+        values = torch.from_numpy(X["motion"])
+        twice_as_slow, _ = net.parts(values[:, :8].repeat_interleave(2, 1), None)
+        half, _ = net.parts(torch.cat([values[:, :8], 50 + values[:, 8:]], 1), torch.full((40,), 8))
+        torch.testing.assert_close(half, twice_as_slow, rtol=1e-4, atol=1e-5)
 
 
 def test_encoded_steps_of_words_are_their_vectors_and_padding_is_no_step() -> None:
