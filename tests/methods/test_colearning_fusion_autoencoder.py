@@ -11,12 +11,11 @@ from numpy.typing import NDArray
 from sklearn.cross_decomposition import CCA
 from sklearn.linear_model import LinearRegression, LogisticRegression
 
-from transference.colearning.fusion.autoencoder import Autoencoder, undo
+from transference.colearning.fusion.autoencoder import Autoencoder
 from transference.core.errors import ConfigError, DataError
 from transference.core.registry import create
 from transference.core.views import Views
 from transference.data.loader import to_batch
-from transference.nn.resampling import resample
 from transference.train.schedule import Schedule
 
 Array = NDArray[Any]
@@ -158,7 +157,6 @@ def test_a_deep_one_comes_near_the_regression() -> None:
     method = Autoencoder(width=32, schedule=Schedule(updates=250)).fit(X)
     best = missed(LinearRegression().fit(X["video"], X["audio"]).predict(test["video"]), test, "audio")
     assert best - 0.01 < missed(method.generate(test, "audio"), test, "audio") < best + 0.1
-    assert missed(method.generate(test, "video"), test, "video") < 0.1
 
 
 def shared(n: int, seed: int) -> tuple[Views, Array]:
@@ -252,50 +250,17 @@ def test_what_is_told_by_hand_alone_and_together(autoencoder: Autoencoder) -> No
             np.testing.assert_allclose(found, torch.cat(told, 1), atol=1e-5)
 
 
-@pytest.mark.parametrize("length", [1, 2, 3, 5, 6, 7, 8, 9, 16, 50])
-def test_a_signal_comes_back_as_the_smoothest_with_its_means(length: int) -> None:
-    """It is the signal itself where there are as many means as steps or more."""
-    means = resample(torch.eye(length)[None], None, 8)[0]
-    noise = torch.randn(length, generator=torch.Generator().manual_seed(0))
-    for signal in (torch.ones(length), torch.linspace(-1, 1, length), torch.sin(torch.linspace(0, 3, length)), noise):
-        back = undo(means) @ (means @ signal)
-        torch.testing.assert_close(means @ back, means @ signal, atol=1e-3, rtol=0)
-        assert back.diff().square().sum() <= signal.diff().square().sum() + 1e-3
-        assert (back - signal).abs().max() < (1e-3 if length <= 8 else 0.2 if signal is not noise else 5)
-
-
-@pytest.mark.parametrize("name", ["t", "motion", "picture", "film", "points"])
+@pytest.mark.parametrize("name", ["t", "motion"])
 def test_a_perfect_decoder_gives_back_all_that_a_form_holds(name: str) -> None:
-    """In the unit and the shape of the modality: read again, it is the same low-level input."""
     X, y = data("x", name)
-    values = X[name].copy()
-    values[..., -1] = 4.0  # a number that never changes
-    X = X.replace(name, values, present=np.ones(24, bool), lengths=np.full(24, 9) if name == "motion" else None)
+    X = X.replace(name, X[name], present=np.ones(24, bool), lengths=np.full(24, 9) if name == "motion" else None)
     method = Autoencoder(width=8, schedule=QUICK).fit(X, y)
     net: Any = method.net_
     form, batch = net.forms[name], to_batch(X)
     wanted = form(batch.views[name], batch.lengths.get(name))
     net.decoders[name].register_forward_hook(lambda *_: wanted)
-    told = method.generate(X.only(["x"]), name)
-    assert (told.shape, told.dtype) == (X[name].shape, np.float32)
-    again = form(torch.from_numpy(told), batch.lengths.get(name))
-    if name == "points":  # of a set the mean is kept, its spread is not
-        again, wanted = again[:, :2], wanted[:, :2]
-        assert np.ptp(told, axis=1).max() == 0
-    torch.testing.assert_close(again, wanted, atol=0.02, rtol=0)
-    if name != "film":  # whose pixels are means of four
-        np.testing.assert_allclose(told[..., -1], 4.0, atol=1e-3)
-    if name in ("t", "picture"):
-        np.testing.assert_allclose(told, X[name], atol=1e-3)
-
-
-def test_a_sequence_is_told_at_the_mean_length_of_training() -> None:
-    X, y = data("x", "motion")
-    there, length = np.arange(24) % 2 == 0, 3 + np.arange(24) // 2 % 3
-    X = X.replace("motion", X["motion"], present=there, lengths=np.where(there, length, 11))
-    told = Autoencoder(width=8, schedule=QUICK).fit(X, y).generate(X, "motion")
-    assert (told[:, 4:] == told[:, 3:4]).all()
-    assert (np.abs(np.diff(told[:, :4], axis=1)).max((0, 2)) > 0).all()
+    told = torch.from_numpy(method.generate(X.only(["x"]), name))
+    torch.testing.assert_close(form(told, batch.lengths.get(name)), wanted, atol=0.02, rtol=0)
 
 
 def test_what_cannot_be_told_is_refused() -> None:

@@ -15,7 +15,7 @@ from transference.core.registry import create
 from transference.core.spec import Kind
 from transference.core.views import Views
 from transference.data.loader import to_batch
-from transference.nn.decoder import unexplained
+from transference.nn.losses import unexplained
 from transference.train.schedule import Schedule
 
 QUICK = Schedule(updates=12, batch_size=16, validation=0.0)

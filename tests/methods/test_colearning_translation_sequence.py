@@ -14,10 +14,10 @@ from torch import Tensor
 from transference.colearning.translation.sequence import Sequence, SequenceNetwork, stretches
 from transference.core.errors import ConfigError, DataError
 from transference.core.registry import create
-from transference.core.spec import Kind, ModalitySpec
+from transference.core.spec import Kind
 from transference.core.views import Views
 from transference.data.loader import to_batch
-from transference.nn.decoder import SequenceDecoder, Translatable, over_real, unexplained
+from transference.nn.decoder import SequenceDecoder, over_real
 from transference.train.schedule import Schedule
 
 QUICK = Schedule(updates=8, batch_size=16, validation=0.0)
@@ -142,16 +142,6 @@ def test_stretches_against_a_slow_loop() -> None:
         for k in range(most):
             first, last = (k * real // count, (k + 1) * real // count) if k < count else (0, 0)
             assert found[i, k].tolist() == [first <= place < last for place in range(length)]
-
-
-def test_the_unexplained_share_counts_the_rows_that_are_there_and_no_gradient_comes_from_others() -> None:
-    target = torch.tensor([[2.0, 0.0], [0.0, 4.0], [math.nan, 9.0]])
-    answer = torch.zeros(3, 2, requires_grad=True)
-    share = unexplained(answer, target, torch.tensor(5.0), torch.tensor([True, True, False]))
-    assert share.item() == pytest.approx((4 / 5 + 16 / 5) / 2)
-    share.backward()
-    assert answer.grad is not None
-    assert answer.grad.tolist() == [[pytest.approx(-0.4), 0.0], [0.0, pytest.approx(-0.8)], [0.0, 0.0]]
 
 
 def test_an_encoded_step_is_what_the_encoder_makes_of_that_step_alone() -> None:
@@ -293,38 +283,6 @@ def test_it_learns_to_translate_without_labels() -> None:
     assert missed < 0.6
 
 
-def restored(kind: Kind, values: NDArray[Any], **more: Any) -> NDArray[Any]:
-    """Rows to low-level input and back."""
-    part = Translatable(ModalitySpec("m", kind, values.shape[1:], lengths="lengths" in more), side=4)
-    given, lengths = torch.from_numpy(values.astype(np.float32)), more.get("lengths")
-    part.fit_statistics(given, lengths)
-    return part.rows(part(given, lengths)).numpy()
-
-
-def test_low_level_inputs_go_back_to_rows() -> None:
-    g = np.random.default_rng(0)
-    vector = g.normal(size=(6, 3)) * [1, 5, 0] + 2
-    np.testing.assert_allclose(restored("vector", vector), vector, atol=1e-5)
-    picture = g.uniform(size=(6, 2, 5, 8))  # blocks of two by two; the odd line at the end is like the one before
-    blocks = picture[:, :, :4].reshape(6, 2, 2, 2, 4, 2).mean((3, 5)).repeat(2, 2).repeat(2, 3)
-    np.testing.assert_allclose(restored("image", picture), blocks[:, :, [0, 1, 2, 3, 3]], atol=1e-5)
-    points = g.normal(size=(6, 4, 2))
-    np.testing.assert_allclose(restored("set", points), points.mean(1, keepdims=True).repeat(4, 1), atol=1e-5)
-    film = np.arange(8.0)[None, :, None, None, None] * g.normal(size=(6, 1, 1, 4, 4)) + g.normal(size=(6, 1, 1, 1, 1))
-    np.testing.assert_allclose(restored("video", film), film, atol=1e-4)
-
-
-def test_a_sequence_is_laid_over_the_mean_length_and_stays_at_the_end() -> None:
-    g = np.random.default_rng(0)
-    whole = g.normal(size=(6, 8, 2))
-    np.testing.assert_allclose(restored("series", whole), whole, atol=1e-5)
-    slope = np.arange(16.0)[None, :, None] * g.normal(size=(6, 1, 1))
-    np.testing.assert_allclose(restored("series", slope)[:, 1:15], slope[:, 1:15], atol=1e-4)
-    shorter = restored("series", slope, lengths=torch.full((6,), 8))
-    np.testing.assert_allclose(shorter[:, :8], slope[:, :8], atol=1e-4)
-    np.testing.assert_allclose(shorter[:, 8:], slope[:, 7:8].repeat(8, 1), atol=1e-4)
-
-
 def test_what_can_not_be_generated_is_refused() -> None:
     X, y = data(primary="x")
     X = X.only(["x", "words", "motion"])
@@ -333,7 +291,7 @@ def test_what_can_not_be_generated_is_refused() -> None:
         model.generate(X, "words")
     with pytest.raises(DataError, match="no modality 'moton' to generate. Did you mean 'motion'"):
         model.generate(X, "moton")
-    with pytest.raises(ConfigError, match="The 'translation' parameter of Sequence must be above 0 to generate"):
+    with pytest.raises(ConfigError, match="'translation' of a Sequence that generates must be above 0"):
         Sequence(translation=0.0, schedule=QUICK).fit(X, y).generate(X, "motion")
     assert isinstance(model.net_, SequenceNetwork)
 

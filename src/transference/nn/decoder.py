@@ -1,4 +1,4 @@
-"""A low-level input given step after step: a recurrent decoder that attends to encoded steps, and the way back to rows.
+"""A low-level input given step after step: a recurrent decoder that attends to encoded steps.
 
     a_k = softmax over real k of  v' tanh(Q s + K r_k)          which of the encoded steps r_k the decoder looks at
     s <- GRU(s; [y, sum_k a_k r_k]),   y = W [s, sum_k a_k r_k] + b
@@ -8,29 +8,8 @@ s starts as tanh(S h), y as 0. Nothing bounds y: a standardised target may be an
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
-
-from transference.core.spec import ModalitySpec
-from transference.nn.inputs import Inputs
-
-
-def unexplained(answer: Tensor, target: Tensor, variance: Tensor, mask: Tensor) -> Tensor:
-    """Mean over the rows in `mask` of the squared error as a share of the total variance; 0 when there is none.
-
-    Parameters
-    ----------
-    answer, target
-        (n, d).
-    variance
-        Scalar, above 0.
-    mask
-        (n,) bool.
-    """
-    missed = (answer - target).where(mask[:, None], 0.0)  # before the square: what an absent row holds has no gradient
-    return missed.square().sum() / variance / mask.sum().clamp_min(1)
 
 
 def over_real(energy: Tensor, mask: Tensor) -> Tensor:
@@ -105,61 +84,3 @@ class SequenceDecoder(nn.Module):
                 coin = torch.rand(h.shape[0], 1, device=h.device) < self.forcing
                 previous = torch.where(coin, truth[:, step], previous)
         return torch.stack(given, 1), torch.stack(looked, 1)
-
-
-class Translatable(Inputs):
-    """A low-level input with a way back to rows.
-
-    Attributes
-    ----------
-    duration
-        Mean real length of the training rows, in steps; what is generated lasts that long, for its own length is
-        not known.
-    """
-
-    duration: Tensor
-
-    def __init__(self, modality: ModalitySpec, steps: int = 8, side: int = 32) -> None:
-        super().__init__(modality, steps, side)
-        self.register_buffer("duration", torch.tensor(float(modality.shape[0])))
-
-    def fit_statistics(self, values: Tensor, lengths: Tensor | None) -> None:
-        super().fit_statistics(values, lengths)
-        if lengths is not None and len(lengths):
-            self.duration.copy_(lengths.float().mean().clamp_min(1.0))
-
-    def rows(self, x: Tensor) -> Tensor:
-        """(n, size) standardised numbers -> (n, *shape) in the unit of the modality; not for texts.
-
-        Between the middles of two stretches of a sequence it goes straight, and stays as it is after the last; pixels
-        of a block are alike; every element of a set is the mean of the set.
-        """
-        shape = self.modality.shape
-        raw = torch.where(self.scale > 0, x / self.scale.clamp_min(1e-30), 0.0) + self.mean
-        if self.modality.kind == "image":
-            return _enlarged(raw, shape, self.side)
-        if self.modality.kind == "set" and len(shape) > 1:
-            mean = raw[:, : math.prod(shape[1:])]
-            return mean.view(-1, 1, *shape[1:]).expand(-1, *shape).contiguous()
-        if self.size == math.prod(shape) and self.steps == 1:
-            return raw.view(-1, *shape)
-        parts = raw.unflatten(1, (self.steps, -1))  # (n, steps, numbers)
-        place = (torch.arange(shape[0], device=x.device) + 0.5) * self.steps / self.duration - 0.5  # (length,)
-        place = place.clamp(0, self.steps - 1)
-        low = place.floor().long()
-        high = (low + 1).clamp_max(self.steps - 1)
-        share = (place - low)[None, :, None]
-        long = (1 - share) * parts[:, low] + share * parts[:, high]  # (n, length, numbers)
-        if self.modality.kind == "video" and len(shape) == 4:
-            return _enlarged(long.flatten(0, 1), shape[1:], self.side).unflatten(0, (-1, shape[0]))
-        return long.reshape(-1, *shape)
-
-
-def _enlarged(pixels: Tensor, shape: tuple[int, ...], side: int) -> Tensor:
-    """(n, channels, height, width) from the numbers (n, m) that `shrink` left of such pixels."""
-    height, width = shape[-2:]
-    down, across = -(-height // side), -(-width // side)
-    small = pixels.view(-1, *shape[:-2], height // down, width // across)
-    row = (torch.arange(height, device=pixels.device) // down).clamp_max(height // down - 1)
-    column = (torch.arange(width, device=pixels.device) // across).clamp_max(width // across - 1)
-    return small[..., row, :][..., column]

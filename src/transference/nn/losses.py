@@ -40,3 +40,19 @@ def soft_cross_entropy(scores: Tensor, probabilities: Tensor, temperature: float
     """
     log_p = F.log_softmax(scores / temperature, dim=1)
     return -(probabilities * log_p).sum(1).mean() * temperature**2
+
+
+def unexplained(answer: Tensor, target: Tensor, variance: Tensor, mask: Tensor) -> Tensor:
+    """Mean over the rows in `mask` of the squared error as a share of the total variance; 0 when there is none.
+
+    Parameters
+    ----------
+    answer, target
+        (n, d).
+    variance
+        Scalar, above 0.
+    mask
+        (n,) bool.
+    """
+    missed = (answer - target).where(mask[:, None], 0.0)  # before the square: what an absent row holds has no gradient
+    return missed.square().sum() / variance / mask.sum().clamp_min(1)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from transference.core.batch import Batch, labelled
-from transference.core.errors import DataError
+from transference.core.errors import ConfigError, DataError, did_you_mean
 from transference.core.method import Method
 from transference.core.seeding import fence, numpy_generator
 from transference.core.spec import DataSpec, Task
@@ -72,6 +72,10 @@ class NeuralMethod(Method):
         """Name -> (n, d), for the modalities of the batch that the network encodes."""
         return {name: net.encode(batch, name) for name in batch.views if name in net.encoders}
 
+    def generated(self, net: Any, batch: Batch, name: str) -> Tensor:
+        """(n, *shape) the secondary modality `name`, from the primary one alone; for methods that can generate."""
+        raise ConfigError(f"{type(self).__name__} generates nothing. Its card says what it can do.")
+
     def learn(self, X: Views, target: NDArray[Any]) -> None:
         device = self._device()
         X, target = self._trainable(X, target)
@@ -121,6 +125,17 @@ class NeuralMethod(Method):
         with torch.inference_mode():
             parts = [self.embeddings(self.net_, batch) for batch in chunks(to_batch(X, device=self._device()))]
         return {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in parts[0]}
+
+    def generate(self, X: Views, name: str) -> NDArray[Any]:
+        """(n, *shape) the secondary modality `name` of these rows, in its unit, from their primary one alone."""
+        self._capable("generation")
+        if name not in self.spec_.secondary:
+            raise DataError(f"There is no modality {name!r} to generate. {did_you_mean(name, self.spec_.secondary)}")
+        batch = to_batch(self._readable(X), device=self._device())
+        self.net_.eval()
+        with torch.inference_mode():
+            made = [self.generated(self.net_, part, name) for part in chunks(batch)]
+        return torch.cat(made).cpu().numpy()
 
     def restore(self, spec: DataSpec, state: Mapping[str, Tensor]) -> Self:
         """Become the fitted method whose ``net_.state_dict()`` this is."""

@@ -41,18 +41,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from transference.core.batch import Batch
-from transference.core.errors import DataError, did_you_mean, must_be
+from transference.core.errors import ConfigError, DataError, must_be
 from transference.core.method import Card
 from transference.core.parameters import Interval, Options
 from transference.core.spec import DataSpec
 from transference.core.views import Views
 from transference.data.loader import chunks, to_batch
 from transference.nn.experts import GaussianExpert, divergence, draw, product
-from transference.nn.inputs import Inputs
-from transference.nn.losses import supervised
+from transference.nn.losses import supervised, unexplained
 from transference.nn.named import ByModality
 from transference.nn.network import Network
-from transference.nn.resampling import block_of
+from transference.nn.reversible import Reversible
 from transference.train.loop import Stage, Step
 from transference.train.neural import NeuralMethod
 from transference.train.schedule import Schedule
@@ -74,7 +73,7 @@ class ExpertsNetwork(Network):
     def __init__(self, spec: DataSpec, width: int, paired: bool) -> None:
         names = [spec.primary, *spec.secondary]
         super().__init__(spec, names, width)
-        forms = {name: Inputs(spec.modalities[name]) for name in names}
+        forms = {name: Reversible(spec.modalities[name]) for name in names}
         self.experts = ByModality({name: GaussianExpert(width, width) for name in names})
         self.forms = ByModality(forms)
         self.decoders = ByModality({name: _perceptron(width, width, form.size) for name, form in forms.items()})
@@ -91,11 +90,9 @@ class ExpertsNetwork(Network):
 
     def told(self, z: Tensor, batch: Batch, name: str) -> Tensor:
         """Squared error of the decoded low-level input as a share of its variance, over the rows that have it."""
-        form: Inputs = self.forms[name]  # type: ignore[assignment]
-        mask = batch.present[name]
+        form: Reversible = self.forms[name]  # type: ignore[assignment]
         truth = form(batch.views[name], batch.lengths.get(name))
-        error = (self.decoders[name](z) - truth).square().sum(1) / form.variance
-        return error.where(mask, 0.0).sum() / mask.sum().clamp_min(1)
+        return unexplained(self.decoders[name](z), truth, form.variance, batch.present[name])
 
 
 class Experts(NeuralMethod):
@@ -209,24 +206,11 @@ class Experts(NeuralMethod):
             rows = self._beliefs(net, X, primary)
             return np.mean([self._odds(net, rows, self._beliefs(net, candidates, name), name) for name in names], 0)
 
-    def generate(self, X: Views, name: str) -> NDArray[Any]:
-        """(n, *shape) what `name` may hold where the primary modality alone is shown.
-
-        A sequence is its stretches, one after the other over all steps; large pixels are blocks; each element of a set
-        is their mean.
-        """
-        spec, net = self._fitted(), self.net_.eval()
-        if name not in spec.secondary or not isinstance(net, ExpertsNetwork):
-            raise DataError(f"{type(self).__name__} cannot generate {name!r}. {did_you_mean(name, spec.secondary)}")
-        if spec.modalities[name].kind == "text":
-            raise DataError(must_be(f"The modality {name!r} to generate", "numbers", "text", "Ask for retrieval."))
-        X = self._readable(X)
-        with torch.inference_mode():
-            parts = [
-                _values(net.forms[name], net.decoders[name](net.alone(batch, spec.primary)))
-                for batch in chunks(to_batch(X, device=self._device()))
-            ]
-        return torch.cat(parts).cpu().numpy()
+    def generated(self, net: Any, batch: Batch, name: str) -> Tensor:
+        if not isinstance(net, ExpertsNetwork):
+            raise ConfigError(must_be("The 'weight' of an Experts that generates", "above 0 in its fit", self.weight))
+        form: Reversible = net.forms[name]  # type: ignore[assignment]
+        return form.rows(net.decoders[name](net.alone(batch, self.spec_.primary)))
 
     def _probe(self, net: Network, batch: Batch) -> dict[str, Tensor]:
         known = batch.labelled
@@ -289,23 +273,3 @@ def _freeze(net: Network, rows: Batch) -> None:
     """All but the head."""
     net.requires_grad_(False).zero_grad(set_to_none=True)
     net.head.requires_grad_(True)
-
-
-def _values(form: nn.Module, answer: Tensor) -> Tensor:
-    """(n, *shape) in the unit of the modality, from standardised low-level input (n, size)."""
-    part: Inputs = form  # type: ignore[assignment]
-    kind, shape = part.modality.kind, part.modality.shape
-    flat = answer * torch.where(part.scale > 0, 1 / part.scale, 0.0) + part.mean
-    if kind == "set" and len(shape) > 1:
-        return flat[:, : part.size // 2].unflatten(1, (1, *shape[1:])).expand(-1, *shape)
-    places = [torch.arange(size, device=flat.device) for size in shape]  # axis by axis, in what is coarser
-    if part.steps > 1:
-        places[0] = (2 * places[0] + 1) * part.steps // (2 * shape[0])  # the stretch at the middle of a step
-    if kind in ("image", "video") and len(shape) > 2:
-        for axis, block in zip((-2, -1), block_of((shape[-2], shape[-1]), part.side), strict=True):
-            places[axis] = (places[axis] // block).clamp_max(shape[axis] // block - 1)
-    coarse = [int(place[-1]) + 1 for place in places]
-    values = flat.unflatten(1, (part.steps, *coarse[1:]) if part.steps > 1 else coarse)
-    for axis, place in enumerate(places, 1):
-        values = values.index_select(axis, place)
-    return values

@@ -22,8 +22,7 @@ less half of what the path of the other modality would say of it, since one sum 
 What is shared is what h tells, not h: unless it is narrow, every modality may use a part of h of its own, and no
 reconstruction suffers. `embed` therefore gives what each modality alone tells of all, (n, d): all D_m(h) side by side,
 each of variance 1. A classifier fitted to one modality can be tried on another there, and rows are matched there.
-`generate` gives D_m(h({primary})) in the unit and shape of the modality. A sequence is the smoothest one of the mean
-training length that has these means, then its last step is held; pixels likewise; each element of a set is its mean.
+`generate` gives D_m(h({primary})) in the unit and shape of the modality: see `nn.reversible`.
 
 Shapes: h (n, width); D_m: width -> d_m, d the sum of them. Cost in training: an encoder and a decoder a modality, the
 decoders on as many copies of the batch as there are sets, which are all used in every update; with ``head="after"`` as
@@ -43,10 +42,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from transference.core.batch import Batch
-from transference.core.errors import ConfigError, DataError, did_you_mean, must_be
+from transference.core.errors import ConfigError, DataError, must_be
 from transference.core.method import Card
 from transference.core.parameters import Interval, Options
 from transference.core.spec import DataSpec, ModalitySpec
@@ -56,55 +54,10 @@ from transference.nn.inputs import Inputs
 from transference.nn.losses import supervised
 from transference.nn.named import ByModality
 from transference.nn.network import Network
-from transference.nn.resampling import block_of, resample
+from transference.nn.reversible import Reversible
 from transference.train.loop import Stage, Step
 from transference.train.neural import NeuralMethod
 from transference.train.schedule import Schedule
-
-ROUGHNESS = 1e-7  # what a smooth answer may cost in exactness
-
-
-def undo(means: Tensor) -> Tensor:
-    """(size, cells): the smoothest signals that have given means, as a linear map of these.
-
-    Parameters
-    ----------
-    means
-        (cells, size): how each cell is averaged from a signal. Where there are as many cells as numbers or more, the
-        signal is known, and its smoothness does not matter.
-
-    >>> halves = torch.tensor([[0.5, 0.5, 0.0, 0.0], [0.0, 0.0, 0.5, 0.5]])
-    >>> (halves @ undo(halves) @ torch.tensor([1.0, 4.0])).round(decimals=3).tolist()
-    [1.0, 4.0]
-    """
-    average = means.cpu().double()
-    steps = torch.eye(average.shape[1], dtype=torch.double).diff(dim=0)
-    return torch.linalg.solve(average.T @ average + ROUGHNESS * steps.T @ steps, average.T).to(means)
-
-
-def restored(values: Tensor, form: Inputs, length: int) -> Tensor:
-    """(n, *shape): what modality the low-level inputs (n, size), not standardised, come from.
-
-    Parameters
-    ----------
-    length
-        Real steps of a sequence; beyond them the last one is held.
-    """
-    shape = form.modality.shape
-    if form.modality.kind == "set" and len(shape) > 1:
-        mean = values[:, : values.shape[1] // 2].unflatten(1, (1, *shape[1:]))
-        return mean.expand(-1, *shape)
-    if form.modality.kind == "image":
-        return _enlarged(values, shape, form.side)
-    if form.steps == 1:
-        return values.view(-1, *shape)
-    if form.modality.kind == "video" and len(shape) == 4:
-        frames = _enlarged(values.view(len(values) * form.steps, -1), shape[1:], form.side)
-        values = frames.flatten(1).view(len(values), -1)
-    means = resample(torch.eye(length, device=values.device)[None], None, form.steps)[0]  # (steps, length)
-    signal = torch.einsum("ls,nsd->nld", undo(means), values.unflatten(1, (form.steps, -1)))
-    held = signal[:, -1:].expand(-1, shape[0] - length, -1)
-    return torch.cat([signal, held], 1).unflatten(2, shape[1:])
 
 
 class LinearEncoder(Inputs):
@@ -125,13 +78,11 @@ class AutoencoderNetwork(Network):
         super().__init__(spec, names if depth else (), width)
         if not depth:
             self.encoders = ByModality({name: LinearEncoder(spec.modalities[name], width) for name in names})
-        forms = {name: Inputs(modality) for name, modality in sorted(spec.modalities.items())}
+        forms = {name: Reversible(modality) for name, modality in sorted(spec.modalities.items())}
         self.forms = ByModality(forms)
         self.decoders = ByModality({name: _decoder(width, form.size, depth) for name, form in forms.items()})
-        for name, modality in spec.modalities.items():
-            self.register_buffer(f"length_{name}", torch.tensor(modality.shape[0]))
 
-    def form(self, name: str) -> Inputs:
+    def form(self, name: str) -> Reversible:
         return self.forms[name]  # type: ignore[return-value]
 
     def unexplained(self, codes: Tensor, seen: Tensor, batch: Batch) -> Tensor:
@@ -154,13 +105,6 @@ class AutoencoderNetwork(Network):
     def told(self, code: Tensor) -> Tensor:
         """(n, d): the low-level inputs of all modalities, each of a total variance of 1 over the training rows."""
         return torch.cat([self.decoders[name](code) / self.form(name).variance.sqrt() for name in self.forms], 1)
-
-    def tell(self, code: Tensor, name: str) -> Tensor:
-        """(n, *shape): a modality as a representation (n, width) tells it, in its own unit."""
-        form = self.form(name)
-        values: Tensor = self.decoders[name](code)
-        values = torch.where(form.scale > 0, values / form.scale, 0.0) + form.mean
-        return restored(values, form, int(self.get_buffer(f"length_{name}")))
 
 
 class Autoencoder(NeuralMethod):
@@ -225,10 +169,10 @@ class Autoencoder(NeuralMethod):
         if not self.weight:
             return (Stage("train", (Step(self.losses),)),)
         if self.head == "beside":
-            return (Stage("train", (Step(self.losses),), begin=_fit_lengths),)
+            return (Stage("train", (Step(self.losses),)),)
         head = {id(parameter) for parameter in net.head.parameters()}
         learned = Step(self._reconstruction, lambda net: [p for p in net.parameters() if id(p) not in head])
-        first = Stage("representation", (learned,), begin=_fit_lengths, answers=False)
+        first = Stage("representation", (learned,), answers=False)
         if self.spec_.task.kind == "unsupervised":
             return (first,)
         return (first, Stage("head", (Step(self._task),), begin=_freeze))
@@ -262,19 +206,9 @@ class Autoencoder(NeuralMethod):
             codes = [torch.stack(list(self._codes(net, chunk).values())).sum(0) for chunk in chunks(batch)]
             return np.asarray(net.told(torch.cat(codes)).cpu().numpy())
 
-    def generate(self, X: Views, name: str) -> NDArray[Any]:
-        X = self._readable(X)
-        if name not in self.spec_.modalities:
-            raise DataError(f"There is no modality {name!r} to generate. {did_you_mean(name, self.spec_.modalities)}")
-        if self.spec_.modalities[name].kind == "text":
-            remedy = "A text has no order here: words cannot be put together from their weights."
-            raise DataError(must_be(f"The modality {name!r} to generate", "numbers", "text", remedy))
+    def generated(self, net: Any, batch: Batch, name: str) -> Tensor:
         self._needs_decoders("generates")
-        net: Any = self.net_.eval()
-        batch, primary = to_batch(X, device=self._device()), self.spec_.primary
-        with torch.inference_mode():
-            parts = [net.tell(net.encode(chunk, primary), name) for chunk in chunks(batch)]
-        return np.asarray(torch.cat(parts).cpu().numpy())
+        return net.form(name).rows(net.decoders[name](net.encode(batch, self.spec_.primary)))
 
     def _needs_decoders(self, does: str) -> None:
         if not self.weight:
@@ -319,30 +253,7 @@ def _without_absent(batch: Batch) -> Batch:
     return batch.replace(views)
 
 
-def _fit_lengths(net: AutoencoderNetwork, rows: Batch) -> None:
-    """The mean length of the training rows of every modality whose rows differ in length."""
-    for name, lengths in rows.lengths.items():
-        mean = lengths[rows.present[name]].float().mean().round().long()
-        net.get_buffer(f"length_{name}").copy_(mean.clamp_min(1))
-
-
 def _freeze(net: AutoencoderNetwork, rows: Batch) -> None:
     """All but the head."""
     for part in (net.encoders, net.decoders):
         part.requires_grad_(False).zero_grad(set_to_none=True)
-
-
-def _enlarged(values: Tensor, shape: tuple[int, ...], side: int) -> Tensor:
-    """(n, channels, height, width) from pixels (n, size) averaged over blocks."""
-    channels, height, width = shape
-    block = block_of((height, width), side)
-    down, across = _blocks(height, block[0], values), _blocks(width, block[1], values)
-    pixels = values.view(-1, channels, len(down), len(across))
-    return torch.einsum("hi,wj,ncij->nchw", undo(down), undo(across), pixels)
-
-
-def _blocks(size: int, block: int, like: Tensor) -> Tensor:
-    """(cells, size): means over whole blocks; what is left over at the end counts in none."""
-    cells = size // block
-    means = torch.eye(cells, device=like.device).repeat_interleave(block, 1) / block
-    return F.pad(means, (0, size - cells * block))

@@ -47,15 +47,14 @@ from transference.core.method import Card
 from transference.core.parameters import Interval
 from transference.core.spec import DataSpec, ModalitySpec
 from transference.core.views import Views
-from transference.data.loader import chunks, to_batch
+from transference.data.loader import chunks
 from transference.nn.boltzmann import DeepMachine, Kind, Rbm, State, contrastive_divergence
 from transference.nn.encoders import word_counts
 from transference.nn.heads import head
-from transference.nn.inputs import Inputs
 from transference.nn.losses import supervised
 from transference.nn.named import ByModality
 from transference.nn.network import Network
-from transference.nn.resampling import block_of
+from transference.nn.reversible import Reversible
 from transference.train.loop import Stage, Step
 from transference.train.neural import NeuralMethod
 from transference.train.schedule import Schedule
@@ -65,30 +64,26 @@ STILL = 0.05  # a hidden unit that deviates by less over the rows is not made lo
 RATE = 40.0  # of the machine's learning rate to the schedule's
 
 
-class Visible(Inputs):
+class Visible(Reversible):
     """A modality as the visible units of a machine, and back.
 
     Attributes
     ----------
     units
         "gaussian", "binary" or "counts".
-    typical
+    duration
         Mean number of steps, or words, over the training rows.
     """
-
-    typical: Tensor
 
     def __init__(self, modality: ModalitySpec, binary: bool) -> None:
         super().__init__(modality)
         self.units: Kind = "counts" if modality.kind == "text" else "binary" if binary else "gaussian"
-        self.register_buffer("typical", torch.ones(()))
 
     def fit_statistics(self, values: Tensor, lengths: Tensor | None) -> None:
         if self.units == "counts":
-            lengths = (values > 0).sum(1)
+            self.duration.copy_((values > 0).sum(1).float().mean())
         else:
             super().fit_statistics(values, lengths)
-        self.typical.fill_(float(values.shape[1]) if lengths is None else float(lengths.float().mean()))
 
     def standard(self, values: Tensor, lengths: Tensor | None) -> Tensor:
         """(n, d) visible units."""
@@ -97,28 +92,18 @@ class Visible(Inputs):
         return self.raw(values, lengths) if self.units == "binary" else super().standard(values, lengths)
 
     def back(self, v: Tensor) -> Tensor:
-        """(n, *shape) a row of the modality that looks like v (n, d), as far as v tells.
+        """(n, *shape) a row of the modality that looks like v (n, d), as far as v tells: see `Reversible`.
 
-        A stretch of a sequence becomes steps that are all alike, in a row of the mean length; a block of pixels
-        likewise; a set becomes its mean, again and again; a text the words of the highest counts.
+        A text is the words of the highest counts, as many as the training rows have on average.
         """
-        shape, n = self.modality.shape, v.shape[0]
-        if self.units == "counts":
-            most = min(shape[0], v.shape[1] - 1, max(1, round(float(self.typical))))
-            words = 1 + v[:, 1:].topk(most, 1).indices
-            return F.pad(words, (0, shape[0] - most)).to(v.dtype)
         if self.units == "gaussian":
-            v = self.mean + torch.where(self.scale > 0, v / self.scale.clamp_min(1e-30), 0.0)
-        if self.modality.kind == "set" and len(shape) > 1:
-            return v[:, None, : v.shape[1] // 2].expand(n, shape[0], -1).reshape(n, *shape)
-        if self.steps > 1:
-            step = torch.arange(shape[0], device=v.device) * self.steps / self.typical
-            v = v.unflatten(1, (self.steps, -1))[:, step.long().clamp_max(self.steps - 1)].flatten(0, 1)
-        if self.modality.kind in ("image", "video") and len(shape) > 2:
-            channels, *size = shape[-3:]
-            block = block_of((size[0], size[1]), self.side)
-            v = F.interpolate(v.view(-1, channels, size[0] // block[0], size[1] // block[1]), size=size)
-        return v.reshape(n, *shape)
+            return self.rows(v)
+        if self.units == "binary":
+            return self.spread(v).clamp(0, 1)
+        length = self.modality.shape[0]
+        most = min(length, v.shape[1] - 1, max(1, round(float(self.duration))))
+        words = 1 + v[:, 1:].topk(most, 1).indices
+        return F.pad(words, (0, length - most)).to(v.dtype)
 
 
 class MachineNetwork(Network):
@@ -270,20 +255,11 @@ class Boltzmann(NeuralMethod):
             return super().embeddings(net, batch)
         return {name: net.infer(batch, name, self.steps).joint for name in batch.views}
 
-    def generate(self, X: Views, name: str) -> NDArray[Any]:
+    def generated(self, net: Any, batch: Batch, name: str) -> Tensor:
         """(n, *shape) the means of a modality's units given the primary one, in its own form."""
-        if name not in self._fitted().secondary:
-            raise DataError(f"There is no modality {name!r} to generate. {did_you_mean(name, self.spec_.secondary)}")
         if not self.weight:
-            raise ConfigError(must_be(f"The 'weight' of a {type(self).__name__} that generates", "above 0", 0))
-        net: Any = self.net_
-        net.eval()
-        made = []
-        with torch.inference_mode():
-            for batch in chunks(to_batch(self._readable(X), device=self._device())):
-                state = net.infer(batch, self.spec_.primary, self.steps)
-                made.append(net.visible[name].back(state.towers[name][0]))
-        return torch.cat(made).cpu().numpy()
+            raise ConfigError(must_be("The 'weight' of a Boltzmann that generates", "above 0 in its fit", self.weight))
+        return net.visible[name].back(net.infer(batch, self.spec_.primary, self.steps).towers[name][0])
 
     def _step(self, net: Any, losses: Any, depth: int | None) -> Step:
         """Of the machines from this depth of every tower up one, or of all."""

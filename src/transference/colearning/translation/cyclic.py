@@ -55,11 +55,10 @@ from transference.core.method import Card
 from transference.core.parameters import Interval, Options
 from transference.core.spec import DataSpec
 from transference.core.views import Views
-from transference.nn.decoder import unexplained
 from transference.nn.encoders import Encoder, SeriesEncoder
 from transference.nn.inputs import Inputs
 from transference.nn.joint import Residual
-from transference.nn.losses import supervised
+from transference.nn.losses import supervised, unexplained
 from transference.nn.named import ByModality
 from transference.nn.network import Network
 from transference.train.neural import NeuralMethod

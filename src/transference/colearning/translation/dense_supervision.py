@@ -56,12 +56,11 @@ from transference.core.parameters import Interval, Options
 from transference.core.spec import DataSpec, ModalitySpec
 from transference.core.views import Views
 from transference.data.loader import chunks, to_batch
-from transference.nn.decoder import unexplained
 from transference.nn.encoders import mask_of
 from transference.nn.encoders.base import Standardised
 from transference.nn.encoders.video import SIDE
 from transference.nn.inputs import Inputs
-from transference.nn.losses import supervised
+from transference.nn.losses import supervised, unexplained
 from transference.nn.named import ByModality
 from transference.nn.network import Network
 from transference.nn.resampling import resample, shrink

@@ -33,26 +33,23 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from transference.core.batch import Batch
-from transference.core.errors import ConfigError, DataError, did_you_mean, must_be
+from transference.core.errors import ConfigError, must_be
 from transference.core.method import Card
 from transference.core.parameters import Interval
 from transference.core.spec import DataSpec
-from transference.core.views import Views
-from transference.data.loader import chunks, to_batch
-from transference.nn.decoder import SequenceDecoder, Translatable, unexplained
+from transference.nn.decoder import SequenceDecoder
 from transference.nn.encoders import Encoder, SeriesEncoder, VideoEncoder, WordEncoder
 from transference.nn.encoders.video import SIDE
-from transference.nn.losses import supervised
+from transference.nn.losses import supervised, unexplained
 from transference.nn.named import ByModality
 from transference.nn.network import Network
 from transference.nn.resampling import resample, shrink
+from transference.nn.reversible import Reversible
 from transference.train.neural import NeuralMethod
 from transference.train.schedule import Schedule
 
@@ -82,10 +79,10 @@ class SequenceNetwork(Network):
         several = isinstance(self.encoders[spec.primary], SeriesEncoder | VideoEncoder | WordEncoder)
         self.steps = min(steps, spec.modalities[spec.primary].shape[0]) if several else 1
         self.recurrent = nn.GRU(width, width, batch_first=True, bidirectional=True) if self.steps > 1 else None
-        self.forms = ByModality({name: Translatable(spec.modalities[name], steps) for name in spec.secondary})
+        self.forms = ByModality({name: Reversible(spec.modalities[name], steps) for name in spec.secondary})
         self.decoders = ByModality()
         for name in spec.secondary:
-            form: Translatable = self.forms[name]  # type: ignore[assignment]
+            form: Reversible = self.forms[name]  # type: ignore[assignment]
             size = form.size // form.steps
             self.decoders[name] = SequenceDecoder(width, form.steps, size, self.steps > 1, forcing)
 
@@ -202,34 +199,13 @@ class Sequence(NeuralMethod):
     def scores(self, net: Network, batch: Batch) -> Tensor:
         return net.head(net.encode(batch, self.spec_.primary))
 
-    def generate(self, X: Views, name: str) -> NDArray[Any]:
-        """(n, *shape) the modality `name` of these rows, translated from their primary one; see `Translatable.rows`.
-
-        Parameters
-        ----------
-        X
-            n rows, of which the primary modality alone is read.
-        name
-            A secondary modality that is no text.
-        """
-        self._capable("generation")
-        net = self.net_
-        if name not in self.spec_.secondary:
-            raise DataError(f"There is no modality {name!r} to generate. {did_you_mean(name, self.spec_.secondary)}")
-        if self.spec_.modalities[name].kind == "text":
-            raise DataError(must_be(f"The modality {name!r} to generate", "numbers", "text"))
+    def generated(self, net: Any, batch: Batch, name: str) -> Tensor:
         if not isinstance(net, SequenceNetwork):
-            raise ConfigError(must_be("The 'translation' parameter of Sequence", "above 0 to generate", 0))
-        net.eval()
-        form: Translatable = net.forms[name]  # type: ignore[assignment]
-        made = []
-        with torch.inference_mode():
-            for batch in chunks(to_batch(self._readable(X), device=self._device())):
-                h = net.encode(batch, self.spec_.primary)
-                made.append(form.rows(net.translate(batch, h, (name,))[name]))
-        return np.asarray(torch.cat(made).cpu().numpy())
+            raise ConfigError(must_be("The 'translation' of a Sequence that generates", "above 0 in its fit", 0))
+        form: Reversible = net.forms[name]  # type: ignore[assignment]
+        return form.rows(net.translate(batch, net.encode(batch, self.spec_.primary), (name,))[name])
 
     def _missed(self, net: SequenceNetwork, answer: Tensor, batch: Batch, name: str) -> Tensor:
         """Share of the low-level input's variance that `answer` (n, d) misses."""
-        form: Translatable = net.forms[name]  # type: ignore[assignment]
+        form: Reversible = net.forms[name]  # type: ignore[assignment]
         return unexplained(answer, net.form(batch, name), form.variance, batch.present[name])
