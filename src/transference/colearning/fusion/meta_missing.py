@@ -115,10 +115,11 @@ class Imagination(nn.Module):
         return combine(F.softplus(self.weights(f)), self.centroids)
 
     def fit(self, values: Tensor, clusters: int, seed: int) -> None:
-        """Take the centroids and the total variance of (n, width) real representations."""
+        """Take the centroids and the total variance (1 where there is none) of (n, width) real representations."""
         found = centroids_of(values.cpu().numpy(), clusters, seed)
         self.centroids.copy_(torch.from_numpy(found))
-        self.variance.copy_(values.var(0, correction=0).sum().clamp_min(1e-12))
+        variance = values.var(0, correction=0).sum()
+        self.variance.copy_(torch.where(variance > 1e-9, variance, 1.0))
 
     def unexplained(self, f: Tensor, real: Tensor) -> Tensor:
         """Share of the variance of real representations (n, width) that is missed; 0 when there is no row."""
