@@ -29,7 +29,10 @@ def table(summary: dict[str, Any]) -> str:
     seconds = {_key(entry): entry["seconds"] for entry in summary["cost"]["entries"]}
     titles = ["labels", "arm", "score", "gain over unimodal", "gain over primary-only", *controls]
     lines = [f"**{summary['study']}**: {summary['verdict']}", ""]
-    lines += [_line([*titles, "transferred", "seconds"]), "|---|---|---:|---|---|" + "---:|" * len(controls) + "---|---:|"]
+    lines += [
+        _line([*titles, "transferred", "seconds"]),
+        "|---|---|---:|---|---|" + "---:|" * len(controls) + "---|---:|",
+    ]
     for entry in summary["entries"]:
         if entry["control"] is not None:
             continue

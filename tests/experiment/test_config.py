@@ -72,6 +72,22 @@ def test_the_baseline_is_added_where_it_is_no_arm() -> None:
     )
 
 
+def test_the_baseline_of_what_is_asked_of_two_modalities_is_the_first_arm_that_can() -> None:
+    arms: dict[str, Any] = {
+        "transfer.distillation": {},
+        "narrow": {"method": "colearning.alignment.contrastive", "width": 8},
+        "colearning.alignment.contrastive": {},
+    }
+    config = parse(LEAST | {"arms": arms, "task": {"kind": "retrieval"}})
+    assert (config.study.baseline, set(config.arms)) == ("narrow", set(arms))
+    assert parse(config.to_json()).study.baseline == "narrow"
+    named = parse(LEAST | {"arms": arms, "task": {"kind": "retrieval"}, "study": {"baseline": "unimodal"}})
+    assert named.study.baseline == "unimodal"
+    assert "no method 'contrastive'" in refused(arms={"contrastive": {}}, task={"kind": "retrieval"})
+    assert "one arm or more" in refused(arms={}, task={"kind": "retrieval"})
+
+
+
 def test_every_fault_is_told_at_once() -> None:
     message = refused(
         name="a/b",

@@ -40,6 +40,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from transference.core.errors import ConfigError, collect, did_you_mean, must_be
 from transference.core.metrics import METRICS
 from transference.core.registry import find, names
+from transference.core.spec import OF_TWO, TaskKind
 from transference.data.corrupt import CONTROLS, Control
 from transference.data.modality import ModalityConfig
 from transference.experiment.store import Store
@@ -182,6 +183,11 @@ class Config(_Table):
 
     @model_validator(mode="after")
     def _baseline(self) -> Config:
+        """The baseline is an arm; where none is named and the task is of two modalities, the first arm that can."""
+        if self.task.kind in OF_TWO and "baseline" not in self.study.model_fields_set:
+            able = [name for name, arm in self.arms.items() if _can(arm.method, self.task.kind)]
+            if able:
+                return self.model_copy(update={"study": self.study.model_copy(update={"baseline": able[0]})})
         if self.study.baseline not in self.arms:
             if self.study.baseline not in names():
                 raise ValueError(
@@ -325,6 +331,13 @@ def _arms(raw: Any) -> tuple[dict[str, Any], list[str]]:
             quote = f' An id with dots needs quotes: [arms."{dotted[0]}"].' if dotted and "method" not in table else ""
             faults.append(f"In [arms.{json.dumps(name)}]: {error}{quote}")
     return arms, faults
+
+
+def _can(method_id: str, kind: TaskKind) -> bool:
+    try:
+        return kind in find(method_id).card.tasks
+    except ConfigError:  # told as a fault of the arm
+        return False
 
 
 def _parameter_faults(name: str, method_id: Any, parameters: Mapping[str, Any]) -> list[str]:
