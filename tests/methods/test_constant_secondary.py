@@ -26,7 +26,7 @@ METHODS = [
 def test_no_loss_is_blown_up(method: str, value: float) -> None:
     g = np.random.default_rng(0)
     y = g.integers(0, 2, 60)
-    X = Views.of(primary="x", x=g.normal(size=(60, 5)) + y[:, None], t=np.full((60, 7, 2), value))
+    X = Views.of(primary="x", x=g.normal(size=(60, 5)) + y[:, None], t=np.full((60, 9, 40), value))
     fitted = create(method, schedule=Schedule(updates=6, validation=0.0), seed=0).fit(X, y)
     largest = {name: np.nanmax(line) for name, line in fitted.history_.items() if name != "update"}
     assert max(largest.values()) < 50, largest

@@ -27,7 +27,7 @@ class Inputs(Encoder):
     steps
         How many steps in time these numbers are, laid flat; 1 where there is no time.
     variance
-        Total variance over the training rows: the squared error of answering with the mean; 1 where they are all alike.
+        Total variance over the training rows: the squared error of answering with the mean; `size` where all are alike.
     """
 
     mean: Tensor
@@ -72,7 +72,7 @@ class Inputs(Encoder):
         if self.modality.kind != "text":
             self.scale.copy_(scale_of(x))
         variance = (x.std(0, correction=0) * self.scale).square().sum()
-        self.variance.copy_(torch.where(variance > 1e-6, variance, 1.0))
+        self.variance.copy_(torch.where(variance > 1e-6, variance, float(self.size)))
 
     def standard(self, values: Tensor, lengths: Tensor | None) -> Tensor:
         return (self.raw(values, lengths) - self.mean) * self.scale
