@@ -37,8 +37,8 @@ fast: setup  ## the suite without what is slow
 	$(BIN)/python -m pytest -n 2 -q -m "not slow and not real"
 
 lint: setup
-	$(BIN)/ruff check src tests benchmarks examples
-	$(BIN)/ruff format --check src tests benchmarks examples
+	$(BIN)/ruff check src tests benchmarks examples docs
+	$(BIN)/ruff format --check src tests benchmarks examples docs
 	$(BIN)/mypy
 
 bench: setup

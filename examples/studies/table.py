@@ -1,7 +1,4 @@
-"""Finished studies in Markdown, from their summary.json: ``python examples/studies/table.py runs/webkb runs/avmnist``.
-
-With ``--glance`` one table of all of them: what each arm does for each pair of modalities, at each budget.
-"""
+"""Finished studies in Markdown, from their summary.json: ``python examples/studies/table.py runs/webkb runs/avmnist``."""
 
 from __future__ import annotations
 
@@ -14,7 +11,6 @@ from typing import Any
 from transference.core.metrics import metric
 
 NONE = "–"
-ALPHA = 0.05
 CONTROLS = ("shuffle", "noise", "constant")
 
 
@@ -46,45 +42,6 @@ def table(summary: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def glance(summaries: Sequence[dict[str, Any]]) -> str:
-    """Arms by studies and budgets. Each place is what the gain over the baseline is, in points, and what it means."""
-    columns = [(summary, str(budget)) for summary in summaries for budget in dict.fromkeys(_budgets(summary))]
-    arms = dict.fromkeys(entry["arm"] for summary in summaries for entry in summary["entries"])
-    found = {
-        (summary["study"], *_key(entry)): _meaning(entry)
-        for summary in summaries
-        for entry in summary["entries"]
-        if not entry["primary_only"] and not entry["needs_all_at_test"]
-    }
-    lines = [
-        _line(["arm", *(f"{summary['study'].rpartition('-')[2]}, {budget}" for summary, budget in columns)]),
-        "|---|" + "---|" * len(columns),
-    ]
-    for arm in sorted(arms):
-        cells = [found.get((summary["study"], budget, arm, None)) for summary, budget in columns]
-        if any(cells):
-            lines.append(_line([f"`{arm}`", *(cell or NONE for cell in cells)]))
-    return "\n".join(lines)
-
-
-def _meaning(entry: dict[str, Any]) -> str:
-    """Whether a gain over the baseline is told from 0, all arms and budgets of the study counted, and from controls."""
-    gain, p = entry["gain"], entry["p_adjusted"]
-    if gain is None:
-        return NONE
-    shown = f"{100 * gain:+.1f}"
-    if p is None or p >= ALPHA:
-        return shown
-    if gain < 0:
-        return f"{shown} hurts"
-    low = entry["transferred_low"]
-    return f"**{shown} transfers**" if low is not None and low > 0 else f"{shown} regularises"
-
-
-def _budgets(summary: dict[str, Any]) -> list[str]:
-    return [str(entry["budget"]) for entry in summary["entries"]]
-
-
 def _key(entry: dict[str, Any]) -> tuple[str, str, str | None]:
     return str(entry["budget"]), entry["arm"], entry["control"]
 
@@ -106,7 +63,5 @@ def _interval(entry: dict[str, Any], name: str, points: bool) -> str:
 
 
 if __name__ == "__main__":
-    folders = [each for each in sys.argv[1:] if each != "--glance"]
-    summaries = [json.loads((Path(each) / "summary.json").read_text(encoding="utf-8")) for each in folders]
-    shown = [glance(summaries)] if "--glance" in sys.argv else [table(each) for each in summaries]
-    sys.stdout.write("\n\n".join(shown) + "\n")
+    for folder in sys.argv[1:]:
+        sys.stdout.write(table(json.loads((Path(folder) / "summary.json").read_text(encoding="utf-8"))) + "\n\n")

@@ -87,7 +87,6 @@ def test_the_baseline_of_what_is_asked_of_two_modalities_is_the_first_arm_that_c
     assert "one arm or more" in refused(arms={}, task={"kind": "retrieval"})
 
 
-
 def test_every_fault_is_told_at_once() -> None:
     message = refused(
         name="a/b",
