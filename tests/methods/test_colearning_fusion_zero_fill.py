@@ -169,3 +169,38 @@ def test_four_arms() -> None:
     assert mean["multi"] > mean["uni"] + 0.05
     assert mean["zeros"] < mean["uni"]
     assert mean["dropout"] > mean["zeros"]
+
+
+@pytest.mark.slow
+def test_an_encoder_that_is_shared_learns_from_the_clearer_modality_what_both_show() -> None:
+    """x = s mixed + much noise, t = the same s mixed + little: few labels teach the encoder more beside t than alone."""
+    schedule = Schedule(updates=150)
+    gains: dict[bool, list[float]] = {False: [], True: []}
+    for seed in range(12):
+        for noise, found in gains.items():
+            g = np.random.default_rng(seed)
+            s, mix = g.normal(size=(1030, 2)), g.normal(size=(2, 24))
+            y = (s[:, 0] > 0).astype(int)
+            x, t = (s @ mix + size * g.normal(size=(1030, 24)) for size in (2.5, 0.3))
+            X = Views.of(primary="x", x=x, t=g.normal(size=t.shape) * t.std() if noise else t)
+            ours = ZeroFill(shared=True, layers=0, schedule=schedule, seed=seed).fit(X[:30], y[:30])
+            alone = create("unimodal", schedule=schedule, seed=seed).fit(X[:30], y[:30])
+            found.append(ours.score(X[30:], y[30:]) - alone.score(X[30:], y[30:]))
+    low, high = (
+        [np.mean(found) + sign * 2.2 * np.std(found, ddof=1) / np.sqrt(len(found)) for found in gains.values()]
+        for sign in (-1, 1)
+    )
+    assert low[0] > 0
+    assert low[1] < 0
+
+
+def test_one_encoder_asks_for_one_kind_and_shape() -> None:
+    X, y = data()
+    like = Views.of(primary="x", x=X["x"], t=X["x"] + 1)
+    model = ZeroFill(shared=True, schedule=QUICK).fit(like, y)
+    batch = to_batch(like)
+    torch.testing.assert_close(model.net_.encode(batch, "t"), model.net_.encoders["x"](batch.views["t"], None))
+    restored = ZeroFill(shared=True).restore(model.spec_, model.net_.state_dict())
+    np.testing.assert_array_equal(restored.predict_proba(like), model.predict_proba(like))
+    with pytest.raises(ConfigError, match="'shared' parameter of ZeroFill must be False where 's' is not of the kind"):
+        ZeroFill(shared=True, schedule=QUICK).fit(X, y)

@@ -20,6 +20,9 @@ training length, so that no row's length leaks. A row that lacks a secondary mod
 
 Shapes: h_m (n, width). Cost in training: one encoder a modality; deployed: one encoder (the fills are constants).
 
+With `shared` all E_m are one encoder. What several modalities show in the same numbers, one more clearly than another,
+is then found in all of them at once; that is where zero filling can gain.
+
 Source: zadeh2020. Departs from it: the state with the least loss on held-out rows with the fill in place is kept,
 that is, the choice among checkpoints knows what deployment looks like though the gradient does not; the representations
 are summed, see `nn.joint`; J is a residual perceptron.
@@ -28,6 +31,7 @@ are summed, see `nn.joint`; J is a residual perceptron.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 import torch
@@ -54,9 +58,18 @@ class FilledNetwork(JointNetwork):
     """A joint network with a fill for every secondary modality, as an input or as a representation."""
 
     def __init__(
-        self, spec: DataSpec, width: int, layers: int, fill: Kind, space: Literal["representation", "input"]
+        self,
+        spec: DataSpec,
+        width: int,
+        layers: int,
+        fill: Kind,
+        space: Literal["representation", "input"],
+        shared: bool = False,
     ) -> None:
         super().__init__(spec, width, layers)
+        if shared:
+            for name in spec.secondary:
+                self.encoders[name] = self.encoders[spec.primary]
         shapes = {name: spec.modalities[name].shape if space == "input" else (width,) for name in spec.secondary}
         self.fills = ByModality({name: Fill(fill, shape) for name, shape in shapes.items()})
         self.in_input = space == "input"
@@ -97,6 +110,8 @@ class ZeroFill(NeuralMethod):
         "zeros", "mean" or "learned".
     space
         Where the fill stands in: "representation" or "input".
+    shared
+        Whether one encoder reads all modalities, in the unit of the primary one. They then have its kind and shape.
     layers
         Residual layers between the summed representations and the head. With 0 the model cannot learn interactions,
         and the deployed model has the form of `unimodal`.
@@ -115,6 +130,7 @@ class ZeroFill(NeuralMethod):
     constraints = {
         "fill": Options("zeros", "mean", "learned"),
         "space": Options("representation", "input"),
+        "shared": Options(False, True),
         "layers": Interval(0, 4, whole=True),
     }
 
@@ -123,6 +139,7 @@ class ZeroFill(NeuralMethod):
         *,
         fill: Kind = "zeros",
         space: Literal["representation", "input"] = "representation",
+        shared: bool = False,
         layers: int = 1,
         width: int = 64,
         schedule: Schedule = Schedule(),
@@ -131,6 +148,7 @@ class ZeroFill(NeuralMethod):
         super().__init__(width=width, schedule=schedule, seed=seed)
         self.fill = fill
         self.space = space
+        self.shared = shared
         self.layers = layers
 
     def build(self, spec: DataSpec) -> FilledNetwork:
@@ -144,7 +162,12 @@ class ZeroFill(NeuralMethod):
                         "Set space to 'representation' to use another fill.",
                     )
                 )
-        return FilledNetwork(spec, self.width, self.layers, self.fill, self.space)
+        own = spec.modalities[spec.primary]
+        for modality in spec.modalities.values() if self.shared else ():
+            if replace(modality, name=own.name, lengths=own.lengths) != own:
+                expected = f"False where {modality.name!r} is not of the kind and shape of {own.name!r}"
+                raise ConfigError(must_be("The 'shared' parameter of ZeroFill", expected, True))
+        return FilledNetwork(spec, self.width, self.layers, self.fill, self.space, self.shared)
 
     def stages(self, net: FilledNetwork) -> Sequence[Stage]:
         begin = _fit_inputs if net.in_input else None
