@@ -173,7 +173,7 @@ def test_four_arms() -> None:
 
 @pytest.mark.slow
 def test_an_encoder_that_is_shared_learns_from_the_clearer_modality_what_both_show() -> None:
-    """x = s mixed + much noise, t = the same s mixed + little: few labels teach the encoder more beside t than alone."""
+    """x = s mixed + much noise, t = the same s mixed + little: few labels teach the encoder more with t."""
     schedule = Schedule(updates=150)
     gains: dict[bool, list[float]] = {False: [], True: []}
     for seed in range(12):
@@ -186,10 +186,7 @@ def test_an_encoder_that_is_shared_learns_from_the_clearer_modality_what_both_sh
             ours = ZeroFill(shared=True, layers=0, schedule=schedule, seed=seed).fit(X[:30], y[:30])
             alone = create("unimodal", schedule=schedule, seed=seed).fit(X[:30], y[:30])
             found.append(ours.score(X[30:], y[30:]) - alone.score(X[30:], y[30:]))
-    low, high = (
-        [np.mean(found) + sign * 2.2 * np.std(found, ddof=1) / np.sqrt(len(found)) for found in gains.values()]
-        for sign in (-1, 1)
-    )
+    low = [np.mean(found) - 2.2 * np.std(found, ddof=1) / np.sqrt(len(found)) for found in gains.values()]
     assert low[0] > 0
     assert low[1] < 0
 
