@@ -113,6 +113,13 @@ def test_a_step_is_a_gated_recurrent_unit_a_concept() -> None:
             torch.testing.assert_close(got[row, to], (1 - update) * new + update * h)
 
 
+def test_a_concept_hears_the_mean_of_its_neighbours() -> None:
+    """Weighted by the graph, whatever its unit."""
+    found = search(steps=2)
+    for one, other in zip(found(SEEN, 3 * PATH), found(SEEN, PATH), strict=True):
+        torch.testing.assert_close(one, other)
+
+
 def test_importance_falls_with_the_distance_and_ends_at_the_horizon() -> None:
     present = torch.tensor([[1.0, 0, 0, 0], [0, 0, 0, 0], [1, 0, 0, 1]])
     found = importance_target(present, PATH, steps=2, gamma=0.3)
@@ -126,6 +133,9 @@ def test_concepts_that_go_together_are_joined() -> None:
     present = np.stack([one, one ^ (g.random(200) < 0.1), other, 1 - other], 1)
     graph = related(torch.tensor(present, dtype=torch.float32), 1)
     assert graph.tolist() == [[0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1], [0, 0, 1, 0]]  # absence counts too
+    third = present[:, 1] ^ (g.random(200) < 0.2)  # nearest to the second, whose nearest is the first
+    graph = related(torch.tensor(np.column_stack([present[:, :2], third]), dtype=torch.float32), 1)
+    assert graph.tolist() == [[0, 1, 0], [1, 0, 1], [0, 1, 0]]
 
 
 def concepts(seed: int, labels: int = 6, noise: bool = False) -> tuple[Views, np.ndarray, Views, np.ndarray]:
