@@ -1,4 +1,4 @@
-"""Finished studies in Markdown, from their summary.json: ``python examples/studies/table.py runs/webkb runs/avmnist``."""
+"""Finished studies in Markdown, from summary.json: ``python examples/studies/table.py runs/webkb runs/avmnist``."""
 
 from __future__ import annotations
 
