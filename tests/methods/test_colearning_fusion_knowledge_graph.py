@@ -18,6 +18,7 @@ from transference.colearning.fusion.knowledge_graph import (
 )
 from transference.core.errors import ConfigError
 from transference.core.views import Views
+from transference.data.loader import to_batch
 from transference.deploy.export import export
 from transference.train.schedule import Schedule
 from transference.unimodal import Unimodal
@@ -162,6 +163,23 @@ def test_concepts_of_unlabelled_pairs_help_and_noise_in_their_place_does_not() -
             gains[noise].append(KnowledgeGraph(schedule=schedule, seed=seed).fit(X, y).score(test, answer) - base)
     assert np.mean(gains[False]) > 0.04
     assert np.mean(gains[True]) < 0.02
+
+
+def test_what_an_absent_modality_holds_makes_no_concept_present() -> None:
+    """Its numbers are next to those of a modality that is there, and would pass their importance on."""
+    X, y, _, _ = concepts(0)
+    there = np.arange(len(X)) % 2 == 0
+    X = Views.of(primary="x", x=X["x"], tags=X["tags"], words=X["tags"][:, ::-1].copy())
+    method = KnowledgeGraph(graph=np.eye(12)[::-1], schedule=FAST).fit(X, y)
+    held = [X.replace("words", np.where(there[:, None], X["words"], value), present=there) for value in (0.0, 9.0)]
+    first, second = (method.losses(method.net_, to_batch(rows, numbers(y))) for rows in held)
+    for name, value in first.items():
+        torch.testing.assert_close(second[name], value, rtol=0, atol=0)
+
+
+def numbers(y: np.ndarray) -> np.ndarray:
+    """Class numbers, -1 where unlabelled."""
+    return np.array([-1 if label is None else "abc".index(label) for label in y])
 
 
 def test_weight_zero_is_the_unimodal_baseline_bit_for_bit() -> None:
