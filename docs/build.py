@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from transference.core.errors import ConfigError, must_be
 from transference.core.metrics import metric
 from transference.core.registry import FAMILIES, docstring, find, names, summary
 
@@ -73,10 +74,13 @@ def index(measured: Sequence[Row]) -> str:
     for family in FAMILIES:
         rows = [f"| [`{name}`]({name}.md) | {summary(name)} |" for name in names(family)]
         lines.append("\n".join([f"## {family}", "", "| id | what |", "|---|---|", *rows]))
+    if not measured:
+        return "\n\n".join(lines) + "\n"
     lines += [
         "## At a glance",
-        "Gain over `unimodal` in points, of arms that need the primary modality alone at test time; five seeds. A word "
-        "stands where the gain is told from 0 after Holm's correction over all arms and budgets of the study: "
+        "Gain over `unimodal` in points, of arms that need the primary modality alone at test time; "
+        f"{_seeds(measured)}. A word stands where the gain is told from 0 after Holm's correction over all arms and "
+        "budgets of the study: "
         "**transfers** where it is told from 0 beside the best control too, *regularises* where not, *hurts* below "
         "0. A number without a word may be 0.",
         glance(measured),
@@ -110,14 +114,25 @@ def references(text: str) -> dict[str, str]:
 
 
 def taken(folder: Path) -> list[Row]:
-    """The rows of a finished study: of each method with its defaults, without control."""
-    told = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    task = told["task"]
+    """The rows of a finished study: of each method with its defaults, without control.
+
+    Numbers are those of the summary; they are rounded where they are shown, after all is decided.
+
+    Raises
+    ------
+    ConfigError
+        Where gains are not over `unimodal` with its defaults.
+    """
+    told, written = (json.loads((folder / f"{name}.json").read_text(encoding="utf-8")) for name in ("summary", "study"))
+    task, arms = told["task"], written["config"]["arms"]
+    if arms[task["baseline"]] != {"method": "unimodal"}:
+        subject = f"The baseline of {told['study']!r}"
+        raise ConfigError(must_be(subject, "'unimodal' with its defaults", task["baseline"], "Leave this study out."))
     seconds = {(str(e["budget"]), e["arm"], e["control"]): e["seconds"] for e in told["cost"]["entries"]}
     unit = 100 if metric(told["metric"]).bounds == (0, 1) else 1
     rows = []
     for entry in told["entries"]:
-        if entry["control"] is not None or entry["arm"] != entry["method"]:
+        if entry["control"] is not None or arms[entry["arm"]] != {"method": entry["arm"]}:
             continue
         row: dict[str, Any] = {
             "study": told["study"],
@@ -127,11 +142,12 @@ def taken(folder: Path) -> list[Row]:
             "seeds": entry["n_seeds"],
             "labels": entry["budget"],
             "method": entry["method"],
-            "score": _short(entry["mean"], unit),
-            "p": _short(entry["p_adjusted"], 1, 4),
-            "seconds": _short(seconds[str(entry["budget"]), entry["arm"], None], 1),
+            "score": _written(entry["mean"], unit),
+            "p": _written(entry["p_adjusted"]),
+            "seconds": _written(seconds[str(entry["budget"]), entry["arm"], None]),
         }
-        row |= {f"{name}{end}": _short(entry[name + end], unit) for name in INTERVALS for end in ("", "_low", "_high")}
+        ends = [f"{name}{end}" for name in INTERVALS for end in ("", "_low", "_high")]
+        row |= {name: _written(entry[name], unit) for name in ends}
         rows.append({key: str(value) for key, value in row.items()})
     return rows
 
@@ -157,7 +173,8 @@ def _table(rows: Sequence[Row]) -> str:
     lines = [_line(titles), "|---|---|---:|---|---|---|---:|"]
     for row in rows:
         shown = [_interval(row, name) for name in INTERVALS]
-        lines.append(_line([_pair(row), row["labels"], f"{row['score']} {row['metric']}", *shown, row["seconds"]]))
+        score = f"{float(row['score']):.1f} {row['metric']}"
+        lines.append(_line([_pair(row), row["labels"], score, *shown, f"{float(row['seconds']):.1f}"]))
     return "\n".join(lines)
 
 
@@ -168,7 +185,7 @@ def _pair(row: Row) -> str:
 def _interval(row: Row, name: str) -> str:
     value, low, high = (row[f"{name}{end}"] for end in ("", "_low", "_high"))
     shown = f"{float(value):+.1f}" if value else NONE
-    return f"{shown} [{low}, {high}]" if low else shown
+    return f"{shown} [{float(low):.1f}, {float(high):.1f}]" if low else shown
 
 
 def _meaning(row: Row) -> str:
@@ -186,8 +203,14 @@ def _line(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _short(value: float | None, unit: float, digits: int = 1) -> str:
-    return "" if value is None else f"{unit * value:.{digits}f}"
+def _seeds(rows: Sequence[Row]) -> str:
+    least, most = (end(int(row["seeds"]) for row in rows) for end in (min, max))
+    return f"{most} seeds" if least == most else f"{least} to {most} seeds"
+
+
+def _written(value: float | None, unit: float = 1) -> str:
+    """With the 9 digits of summary.json: a number that is not 0 is not written as 0."""
+    return "" if value is None else f"{unit * value:.9g}"
 
 
 def main(folders: Sequence[str]) -> None:

@@ -23,7 +23,8 @@ def table(summary: dict[str, Any]) -> str:
     controls = [name for name in CONTROLS if name in summary["data"]["controls"]]
     scores = {_key(entry): entry["mean"] for entry in summary["entries"]}
     seconds = {_key(entry): entry["seconds"] for entry in summary["cost"]["entries"]}
-    titles = ["labels", "arm", "score", "gain over unimodal", "gain over primary-only", *controls]
+    baseline = summary["task"]["baseline"]
+    titles = ["labels", "arm", "score", f"gain over {baseline}", "gain over primary-only", *controls]
     lines = [f"**{summary['study']}**: {summary['verdict']}", ""]
     lines += [
         _line([*titles, "transferred", "seconds"]),

@@ -71,6 +71,19 @@ def test_equal_scores_are_chance_whatever_the_order_of_the_rows() -> None:
     assert found[:, 1].mean() == pytest.approx(0.5, abs=0.02)
 
 
+def test_a_row_without_a_label_is_like_no_other_row() -> None:
+    similarity = np.array([[0.0, 3.0, 2.0, 1.0], [0.0, 3.0, 2.0, 1.0], [1.0, 0.0, 3.0, 2.0], [1.0, 0.0, 3.0, 2.0]])
+    a = ["a", "a"]
+    for labels in (
+        np.array([None, None, *a], object),
+        np.array([np.nan, np.nan, *a], object),
+        np.array([-1, -1, 7, 7]),
+    ):
+        assert retrieval.ranked(similarity, labels)[:, 1].tolist() == [1 / 4, 1, 1, 1]
+    values = np.array([np.nan, np.nan, -1.0, -1.0])  # of which -1 is one like others
+    assert retrieval.ranked(similarity, values)[:, 1].tolist() == [1 / 4, 1, 1, 1]
+
+
 def test_the_probe_of_retrieval_goes_both_ways_over_rows_with_both() -> None:
     x = RNG.normal(size=(30, 4))
     present = {"z": np.arange(30) != 7}
@@ -112,6 +125,8 @@ def test_zero_shot_accuracies_by_hand() -> None:
     assert found["open_seen"] == pytest.approx(1 / 2)
     assert found["open_unseen"] == pytest.approx(1 / 3)
     assert found["harmonic"] == pytest.approx(2 * (1 / 2) * (1 / 3) / (1 / 2 + 1 / 3))
+    with pytest.raises(DataError, match="The number of rows of unseen classes must be 1 or more. Got 0 instead"):
+        zero_shot.of_scores(target[:2], scores[:2], unseen)
     # the constant at which a row turns to the new classes: 2, -1, 7, -5, -4; both seen rows are right while they stay
     assert found["open_area"] == pytest.approx(0.5 * (1 / 3 + 1 / 3) / 2 * 2)
 
@@ -127,6 +142,23 @@ def test_descriptions_are_different_rows_without_the_primary_modality() -> None:
     assert len(many["a"]) == zero_shot.MOST
     with pytest.raises(DataError, match="describe the class 'd' must be 1 or more"):
         zero_shot.describe(X, y, ["d"])
+
+
+def test_all_classes_are_described_in_one_modality() -> None:
+    z, w = RNG.normal(size=(8, 3)), RNG.normal(size=(8, 4))
+    y = np.array(list("aabbccdd"))
+    made = Views.of(primary="x", x=RNG.normal(size=(8, 2)), z=z, w=w)
+    X = made.replace("w", made["w"], present=np.isin(y, ["a", "b"])).replace("z", made["z"], present=y != "a")
+    assert {rows.names for rows in zero_shot.describe(X, y, ["b", "c"], "z").values()} == {("z",)}
+    assert {rows.names for rows in zero_shot.describe(X, y, ["a", "b"]).values()} == {("w",)}  # the first one
+    with pytest.raises(DataError) as raised:
+        zero_shot.describe(X, y, ["a", "b", "c", "d"])
+    assert [fault.partition(" must be 1 or more")[0] for fault in raised.value.faults] == [
+        "The rows with 'w' that describe the class 'c'",
+        "The rows with 'w' that describe the class 'd'",
+    ]
+    with pytest.raises(DataError, match="Rows that describe classes must be of two modalities or more"):
+        zero_shot.describe(X.only(["x"]), y, ["a"])
 
 
 def test_the_probe_of_zero_shot_takes_the_nearest_description() -> None:
@@ -160,6 +192,26 @@ def test_episodes_are_drawn_whole_and_apart() -> None:
     assert any((a.query != b.query).any() for a, b in zip(drawn, few_shot.draw(X, y, 3, 2, 4, 30, 2), strict=True))
     with pytest.raises(DataError, match="classes with 2 whole rows and 40 more must be 3 or more. Got 0"):
         few_shot.draw(X, y, way=3, shot=2, queries=40, episodes=1, seed=0)
+
+
+@pytest.mark.parametrize("missing", [-1, None, np.nan])
+def test_rows_without_a_label_are_in_no_episode(missing: Any) -> None:
+    labels = np.where(np.arange(60) % 3 == 0, -1, np.arange(60) % 3)
+    y = labels if missing == -1 else np.array([missing if k == -1 else f"c{k}" for k in labels], object)
+    X = views(RNG.normal(size=(60, 2)), RNG.normal(size=(60, 2)))
+    for each in few_shot.draw(X, y, way=2, shot=1, queries=3, episodes=20, seed=0):
+        assert (labels[each.support] > 0).all()
+        assert (labels[each.query] > 0).all()
+    with pytest.raises(DataError, match="must be 3 or more. Got 2 instead"):
+        few_shot.draw(X, y, way=3, shot=1, queries=3, episodes=1, seed=0)
+
+
+def test_classes_that_are_numbers_keep_their_order() -> None:
+    """The order of 8, 9, 10, 11 is another one as texts."""
+    centre = np.eye(4)[np.arange(80) % 4]
+    X = views(5 * centre + 0.1 * RNG.normal(size=(80, 4)), centre)
+    (found,) = few_shot.few_shot(fitted(X), X, 8 + np.arange(80) % 4, way=4, queries=5, episodes=20)
+    assert found.value == 1.0
 
 
 def test_the_probe_of_episodes() -> None:
@@ -207,5 +259,7 @@ def test_what_can_not_be_compared_is_refused() -> None:
     X = views(RNG.normal(size=(9, 2)), np.ones((9, 2)))
     with pytest.raises(DataError, match="The rows of 'z' to compare with must be different"):
         generation.unexplained(np.zeros((9, 2)), X, "z")
+    with pytest.raises(DataError, match="The number of test rows with 'z' must be 1 or more. Got 0 instead"):
+        generation.unexplained(X["z"][:0], X[:0], "z")
     with pytest.raises(DataError, match=r"generated of 'z' must be of shape \(9, 2\)"):
         generation.unexplained(np.zeros((9, 3)), X, "z")

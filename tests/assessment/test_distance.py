@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
+from transference.assessment import distance as module
 from transference.assessment.distance import distance, exact, gaussian, triple
 from transference.core.errors import DataError
 
@@ -27,6 +28,14 @@ def test_gaussian_laws_by_hand() -> None:
     assert gaussian(one, one) == pytest.approx(0, abs=1e-4)
     single = normal([0], [1])
     assert gaussian(single, single + 2) == pytest.approx(2, abs=1e-6)
+
+
+def test_axes_along_which_nothing_varies_add_nothing() -> None:
+    one, other = normal([0, 0], [1, 4]), normal([0, 0], [9, 16], seed=1)
+    flat, wide = (np.pad(rows, ((0, 0), (0, 4))) for rows in (one, other))
+    assert gaussian(flat, wide) ** 2 == pytest.approx(8, abs=1e-6)
+    few = np.random.default_rng(3).normal(size=(10, 64))
+    assert gaussian(few, few + 3) == pytest.approx(24, abs=1e-5)
 
 
 def test_exact_is_the_best_of_all_pairings() -> None:
@@ -70,6 +79,17 @@ def test_the_triple_of_a_law_that_lies_between_has_no_detour() -> None:
     assert found["w2", "student", "trained"].value == pytest.approx(0.6 * whole, rel=1e-6)
     beside = triple(student, teacher, student + np.array([0, 9]))[-1].value
     assert beside > 1.5
+
+
+def test_a_law_is_drawn_once_for_all_three_distances(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST", 60)
+    monkeypatch.setattr(module, "DRAWS", 1)
+    student = np.random.default_rng(0).normal(size=(200, 2))
+    teacher = student + np.array([3, 0])
+    detours = [triple(student, teacher, (student + teacher) / 2, "exact", seed)[-1].value for seed in range(10)]
+    assert min(detours) >= 1 - 1e-12
+    assert len(set(detours)) == 10
+    assert [found.n for found in triple(student, teacher[:50], student, "exact")][:3] == [100, 100, 100]
 
 
 def test_the_triangle_inequality_holds_between_any_three() -> None:

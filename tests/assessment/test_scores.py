@@ -7,7 +7,16 @@ import math
 import numpy as np
 import pytest
 
-from transference.assessment.scores import calibration_error, fisher, hanley, of_classes, of_values, scores, wilson
+from transference.assessment.scores import (
+    calibration_error,
+    fisher,
+    hanley,
+    is_labelled,
+    of_classes,
+    of_values,
+    scores,
+    wilson,
+)
 from transference.core.errors import DataError
 from transference.core.views import Views
 from transference.train.schedule import Schedule
@@ -36,6 +45,12 @@ def test_findings_of_four_rows_by_hand() -> None:
         "accuracy": "higher", "macro_f1": "higher", "auroc": "higher",
         "log_loss": "lower", "calibration_error": "lower",
     }  # fmt: skip
+
+
+def test_a_label_is_missing_where_it_is_none_nan_or_minus_1_among_integers() -> None:
+    assert is_labelled(np.array(["a", None, "-1", float("nan"), -1, 0], object)).tolist() == [1, 0, 1, 0, 0, 1]
+    assert is_labelled(np.array([0, -1, 3])).tolist() == [1, 0, 1]
+    assert is_labelled(np.array([0.0, -1.0, np.nan])).tolist() == [1, 1, 0]
 
 
 def test_confidence_equal_to_accuracy_is_calibrated() -> None:

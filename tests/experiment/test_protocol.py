@@ -17,7 +17,7 @@ from transference.core.method import Card, Method
 from transference.core.records import RunRecord
 from transference.core.views import Views
 from transference.experiment.plan import plan
-from transference.experiment.protocol import rows_of
+from transference.experiment.protocol import descriptions, rows_of
 from transference.experiment.publish import publish
 from transference.experiment.runner import run
 from transference.experiment.store import Store
@@ -179,6 +179,91 @@ def test_what_a_task_can_not_be_asked_is_refused() -> None:
     assert "The arm 'unimodal' can not do few_shot without labels" in told
     wrong = {"arms": {ARM: {}}, "study": {"seeds": 1, "baseline": ARM, "metric": "mae"}}
     assert "The metric 'mae' is not for zero_shot. Choose one of 'accuracy'." in refused(NEW, **wrong)
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_what_no_test_row_can_be_asked_is_refused_once(seeds: int) -> None:
+    data, study = small_data(), {"study": {"seeds": seeds, "baseline": ARM}}
+    fourth, new = np.arange(160) % 4 == 0, np.isin(data.y, NEW["unseen"])
+
+    def faults(task: dict[str, Any], tested: Any = None, **changed: Any) -> list[str]:
+        split = None if tested is None else np.where(tested, "test", "train").astype(object)
+        return refused(task, replace(data, split=split, **changed), **study).splitlines()[1:]
+
+    few = {**NEW, "kind": "few_shot", "way": 2}
+    (told,) = faults({**few, "shot": 3, "queries": 30})
+    assert "The number of test classes with 3 whole rows and 30 more must be 2 or more. Got 0 instead. Ask for" in told
+    (told,) = faults(few, fourth & ~new)
+    assert "classes with 1 whole rows and 10 more must be 2 or more" in told
+    told = faults(NEW, fourth | new)
+    assert [line[5:] for line in told] == [
+        f"The rows with 'fine' that describe the class '{name}' must be 1 or more. Got 0 instead. "
+        "Add some, or describe the classes by another modality."
+        for name in ("d2", "d3")
+    ]
+    (told,) = faults(NEW, fourth & ~new)
+    assert "test rows of the classes of 'unseen' in [task] must be 1 or more. Got 0 instead. Add some." in told
+    without = data.views.replace("fine", data.views["fine"], present=~fourth)
+    (told,) = faults({"kind": "retrieval"}, fourth, views=without)
+    assert "The number of test rows with 'coarse' and 'fine' must be 1 or more. Got 0 instead. Add rows with" in told
+    (told,) = faults({"kind": "generation"}, fourth, views=without)
+    assert "The number of test rows with 'fine' must be 1 or more. Got 0 instead. Add rows with 'fine'." in told
+    same = data.views.replace("fine", np.ones_like(data.views["fine"]))
+    (told,) = faults({"kind": "generation"}, views=same)
+    assert "The rows of 'fine' to compare with must be different. Got all the same instead." in told
+    told = faults({"kind": "retrieval"}, views=data.views.without("coarse"))
+    assert "\n".join(told).count("has the primary modality 'coarse'.") == 1
+
+
+def test_a_lack_that_differs_from_seed_to_seed_is_told_once() -> None:
+    data, task = small_data(), {**NEW, "kind": "few_shot", "way": 2, "shot": 6, "queries": 1}
+    half = data.views.replace("fine", data.views["fine"], present=np.random.default_rng(0).random(160) < 0.5)
+    found = []
+    for seeds in ([0], [1], [2], [3], [0, 1, 2, 3]):
+        study = {"seeds": seeds, "baseline": ARM}
+        (told,) = refused(task, replace(data, views=half), study=study).splitlines()[1:]
+        found.append(told.partition("Got ")[2][0])
+    assert set(found) == {"0", "1"}
+    assert found[-1] == found[0]
+
+
+def test_what_can_be_asked_is_planned() -> None:
+    for task in (
+        NEW,
+        {**NEW, "kind": "few_shot", "way": 2, "queries": 5},
+        {"kind": "retrieval"},
+        {"kind": "generation"},
+    ):
+        assert plan(small_config(task=task, study={"seeds": 2, "baseline": ARM}, arms={ARM: {}}), small_data())
+
+
+def test_a_key_that_the_task_does_not_read_is_refused() -> None:
+    told = refused({"to": "fine", "way": 5})
+    assert "'to' in [task] is for generation and retrieval and zero_shot, not for classification. Leave it out." in told
+    assert "'way' in [task] is for few_shot, not for classification. Leave it out." in told
+    for kind in ("retrieval", "generation", "zero_shot"):
+        new = {"unseen": NEW["unseen"]} if kind == "zero_shot" else {}
+        told = refused({"kind": kind, **new, "way": 2, "shot": 1, "queries": 5, "episodes": 9})
+        assert [line.split("'")[1] for line in told.splitlines()[1:]] == ["episodes", "queries", "shot", "way"]
+        assert told.count(f" in [task] is for few_shot, not for {kind}. Leave it out.") == 4
+    told = refused({**NEW, "kind": "few_shot", "way": 2, "to": "fne"}).splitlines()
+    assert told[1:] == [
+        "  1. 'to' in [task] is for generation and retrieval and zero_shot, not for few_shot. Leave it out."
+    ]
+
+
+def test_a_task_says_in_which_modality_classes_are_described() -> None:
+    data = small_data()
+    both = Views.of(primary="coarse", halves=data.views["fine"][:, :32], **data.views.arrays)
+    for to, expected in (("halves", "halves"), ("fine", "fine"), (None, "fine")):
+        config = small_config(task=NEW if to is None else {**NEW, "to": to})
+        found = descriptions(config, replace(data, views=both), 0)
+        assert {rows.names for rows in found.values()} == {(expected,)}
+    lacking = both.replace("fine", both["fine"], present=data.y != "d3")
+    told = refused(NEW, replace(data, views=lacking))
+    assert "The rows with 'fine' that describe the class 'd3' must be 1 or more." in told
+    config = small_config(task={**NEW, "to": "halves"}, study={"seeds": 1, "baseline": ARM}, arms={ARM: {}})
+    assert plan(config, replace(data, views=lacking))
 
 
 def test_another_question_makes_another_cell(tmp_path: Path) -> None:

@@ -84,6 +84,30 @@ def test_what_is_not_a_variant_is_refused_all_at_once(tmp_path: Path) -> None:
     assert str(raised.value).count("unimodal has no parameter 'wdth'") == 2
 
 
+def test_what_all_share_is_checked_as_what_is_laid_over_it(tmp_path: Path) -> None:
+    shared = {"name": "a", "data": [], "study": 5, "task": 3, "schedule": 2, "arms": 7}
+    variants = [{"name": "b", "task": {"kind": "few_shot"}, "without": 3}, {"name": "c", "without": "unimodal"}]
+    variants.append({"name": "e", "without": ["unimodal"]})
+    with pytest.raises(ConfigError) as raised:
+        expand({**shared, "variants": [*variants, {"name": "d", "without": [3]}]})
+    told = raised.value.faults
+    assert [fault.partition(" Got")[0] for fault in told] == [
+        *(f"'{key}' must be a table." for key in ("data", "study", "task", "schedule", "arms")),
+        *(f"'without' in variant {k} must be a list of arms." for k in (1, 2, 4)),
+    ]
+    assert told[1].endswith("Got 5 instead. Write study = { ... }.")
+    assert told[6].endswith("Got 'unimodal' instead. Write without = [\"unimodal\"].")
+    path = written(
+        tmp_path,
+        FILE.replace("[study]\nseeds = 1\nbudgets = [2]\ncontrols = []\n", "").replace(
+            'name = "both"', 'name = "both"\nstudy = 5'
+        ),
+    )
+    checked = CliRunner().invoke(app, ["check", str(path), "--json"])
+    assert checked.exit_code == 2
+    assert json.loads(checked.stdout)["faults"] == ["'study' must be a table. Got 5 instead. Write study = { ... }."]
+
+
 def test_all_are_checked_and_run(tmp_path: Path) -> None:
     path = written(tmp_path)
     checked = CliRunner().invoke(app, ["check", str(path), "--json"])

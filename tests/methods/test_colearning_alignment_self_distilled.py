@@ -311,13 +311,6 @@ def test_with_weight_0_it_is_unimodal_bit_for_bit() -> None:
     assert set(same.net_.state_dict()) == set(alone.net_.state_dict())
 
 
-def test_the_order_of_modalities_does_not_matter() -> None:
-    X, y = data()
-    turned = Views(dict(reversed(X.arrays.items())), X.specs, "x", present=X.present, lengths=X.lengths)
-    first, second = (SelfDistilled(width=8, schedule=QUICK).fit(views, y).predict_proba(X) for views in (X, turned))
-    np.testing.assert_array_equal(first, second)
-
-
 def planted(seed: int, noise: bool, n: int = 1000) -> tuple[Views, NDArray[Any], NDArray[Any]]:
     """y depends on two factors; t holds them, x mixes them with twenty louder ones. Few labels, many pairs."""
     g = np.random.default_rng(seed)

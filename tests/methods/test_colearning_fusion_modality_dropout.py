@@ -59,6 +59,18 @@ def test_every_row_keeps_one_and_the_frequencies_are_right() -> None:
         assert share[pattern] == pytest.approx(value, abs=4 * 0.5 / n**0.5), pattern
 
 
+def test_what_a_row_keeps_that_would_lose_all_is_any_of_it_with_equal_chance() -> None:
+    """However unlike the rates are, among what the row has: of three modalities a third each, of two a half."""
+    n, rates = 60000, torch.tensor([0.3, 0.9, 0.6])
+    draws = torch.rand(n, 3, generator=torch.Generator().manual_seed(0))
+    for present, expected in (([True, True, True], [1 / 3, 1 / 3, 1 / 3]), ([True, True, False], [0.5, 0.5, 0.0])):
+        has = torch.tensor(present).expand(n, 3)
+        lost = ~keep_by_row(has, rates, draws, keep_one=False).any(1)
+        share = keep_by_row(has, rates, draws)[lost].float().mean(0)
+        assert lost.float().mean().item() == pytest.approx(rates[torch.tensor(present)].prod().item(), abs=0.01)
+        assert share.tolist() == pytest.approx(expected, abs=0.02)
+
+
 def test_only_what_a_row_has_can_be_kept() -> None:
     present = torch.tensor([[True, False, False], [False, True, True]])
     certain = torch.ones(3)
@@ -131,13 +143,6 @@ def test_every_parameter_is_trained_also_in_batches_of_one(per: Any) -> None:
     state = last.net_.state_dict()
     for name, parameter in first.net_.named_parameters():
         assert not torch.equal(parameter, state[name]), name
-
-
-def test_the_order_of_modalities_does_not_matter() -> None:
-    X, y = data()
-    turned = Views(dict(reversed(X.arrays.items())), X.specs, "x", lengths=X.lengths)
-    first, second = (ModalityDropout(schedule=QUICK).fit(views, y).predict_proba(X) for views in (X, turned))
-    np.testing.assert_array_equal(first, second)
 
 
 def test_the_global_generator_is_left_alone() -> None:

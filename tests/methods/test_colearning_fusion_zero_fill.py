@@ -69,6 +69,36 @@ def test_the_mean_of_the_input_is_zero_after_standardisation() -> None:
     torch.testing.assert_close(model.net_.absent("t"), encoder.body(torch.zeros(1, 3), None), atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("fill", ["mean", "learned"])
+def test_an_input_fill_of_ragged_series_begins_at_the_mean_of_what_is_real(fill: Any) -> None:
+    """Step by step over the rows that reach it, 4 of 6 steps at most; beyond, the mean of all real steps."""
+    X, y = data()
+    X = X.replace("s", X["s"] + 10)
+    model = ZeroFill(fill=fill, space="input", schedule=Schedule(updates=1, validation=0.0, warmup=0.0)).fit(X, y)
+    real = [[X["s"][i, k] for i in range(len(X)) if X.lengths["s"][i] > k] for k in range(6)]
+    assert [len(rows) for rows in real[3:]] == [np.count_nonzero(X.lengths["s"] == 4), 0, 0]
+    every = np.mean([step for rows in real for step in rows], axis=0)
+    expected = np.array([np.mean(rows, axis=0) if rows else every for rows in real])
+    value = model.net_.fill("s").value.detach().numpy()
+    np.testing.assert_allclose(value, expected, rtol=0, atol=1e-5 if fill == "mean" else 0.1)  # one step away
+
+
+def test_the_mean_of_an_image_is_that_of_each_pixel() -> None:
+    g = np.random.default_rng(0)
+    X = Views.of(primary="x", x=g.normal(size=(8, 4)), image=g.normal(size=(8, 3, 9, 10)))
+    model = ZeroFill(fill="mean", space="input", schedule=QUICK).fit(X, np.arange(8) % 2)
+    np.testing.assert_allclose(model.net_.fill("image").value, X["image"].mean(0), atol=1e-6)
+
+
+@pytest.mark.parametrize("fill", ["zeros", "mean", "learned"])
+def test_what_lies_beyond_the_lengths_of_training_rows_does_not_matter(fill: Any) -> None:
+    X, y = data()
+    beyond = np.arange(6) >= X.lengths["s"][:, None]
+    other = X.replace("s", np.where(beyond[:, :, None], 50, X["s"]).astype(np.float32))
+    one, two = (ZeroFill(fill=fill, space="input", schedule=QUICK).fit(each, y).predict_proba(X) for each in (X, other))
+    np.testing.assert_array_equal(one, two)
+
+
 def test_raw_zeros_are_the_encoding_of_zeros_at_the_mean_length() -> None:
     X, y = data()
     model = ZeroFill(space="input", schedule=QUICK).fit(X, y)

@@ -98,9 +98,10 @@ def test_every_kind_can_be_primary_and_every_parameter_gets_a_gradient(primary: 
     X, y = data(24, primary=primary)
     model = Cyclic(width=8, schedule=Schedule(updates=2, batch_size=8)).fit(X, y)
     model.net_.zero_grad()
-    sum(model.losses(model.net_, to_batch(X[:1], y[:1])).values()).backward()
+    sum(model.losses(model.net_, to_batch(X[:9], y[:9])).values()).backward()
     for name, parameter in model.net_.named_parameters():
         assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name
 
 
 def test_the_cycle_goes_through_the_same_encoder_and_decoder() -> None:
@@ -174,13 +175,6 @@ def test_rows_without_label_or_without_secondary_modality_count_where_they_can()
     torch.testing.assert_close(whole["translation"], pairs["translation"])
     torch.testing.assert_close(whole["task"], known["task"])
     assert abs((whole["translation"] - known["translation"]).item()) > 1e-3
-
-
-def test_the_order_of_modalities_does_not_matter() -> None:
-    X, y = data()
-    turned = Views(dict(reversed(X.arrays.items())), X.specs, "x", lengths=X.lengths)
-    first, second = (Cyclic(schedule=QUICK).fit(views, y).predict_proba(X) for views in (X, turned))
-    np.testing.assert_array_equal(first, second)
 
 
 def three(seed: int = 0) -> tuple[Views, NDArray[Any]]:

@@ -236,6 +236,7 @@ def test_a_match_is_the_interpretation_averaged_over_what_candidates_hold() -> N
     X, y = data()
     model = LearnedLanguage(schedule=QUICK).fit(X, y)
     net: Any = model.net_
+    X = X[X.present["t"] & X.present["v"]]
     with torch.inference_mode():
         batch = to_batch(X)
         f = {name: net.interpret(net.encode(batch, "x"), net.form(batch, name), name).numpy() for name in ("t", "v")}
@@ -245,6 +246,9 @@ def test_a_match_is_the_interpretation_averaged_over_what_candidates_hold() -> N
     np.testing.assert_allclose(model.match(X, X.only(["v"], primary="v")), f["v"], atol=1e-5)
     with pytest.raises(DataError, match="The candidates to match must be seen through 't' or 'v'"):
         model.match(X, X.only(["x"]))
+    lacking = X.replace("v", X["v"], present=np.arange(len(X)) != 2)
+    with pytest.raises(DataError, match=r"1 rows lack 'v', through which they are asked: \[\d+\]"):
+        model.match(X, lacking)
 
 
 def accuracies(seed: int) -> dict[str, float]:

@@ -16,11 +16,12 @@ from scipy.stats import norm, poisson
 from sklearn.metrics import normalized_mutual_info_score
 from torch import Tensor
 
-from transference.colearning.translation.skills import Grammar, Skills, compact, induce, products, segment
+from transference.colearning.translation.skills import Skills
 from transference.core.errors import ConfigError
 from transference.core.registry import create
 from transference.core.views import Views
 from transference.data.loader import to_batch
+from transference.nn.grammar import Grammar, compact, induce, products, segment
 from transference.train.schedule import Schedule
 
 QUICK = Schedule(updates=8, batch_size=12, device="cpu")

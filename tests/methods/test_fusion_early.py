@@ -127,13 +127,6 @@ def test_a_modality_with_few_numbers_starts_as_loud_as_one_with_many() -> None:
     assert 0.5 < loud["few"] / loud["many"] < 2
 
 
-def test_the_order_of_modalities_does_not_matter() -> None:
-    X, y = every_kind()
-    turned = Views(dict(reversed(X.arrays.items())), X.specs, "words", lengths=X.lengths)
-    first, second = (EarlyFusion(schedule=QUICK).fit(views, y).predict_proba(X) for views in (X, turned))
-    np.testing.assert_array_equal(first, second)
-
-
 def test_a_row_that_lacks_a_modality_is_refused() -> None:
     X, y = every_kind()
     model = EarlyFusion(schedule=QUICK).fit(X, y)

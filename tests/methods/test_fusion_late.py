@@ -170,13 +170,6 @@ def test_every_parameter_gets_a_gradient(joint: float) -> None:
     assert [name for name, p in model.net_.named_parameters() if p.grad is None] == []
 
 
-def test_the_order_of_modalities_does_not_matter() -> None:
-    X, y = data()
-    turned = Views(dict(reversed(X.arrays.items())), X.specs, "a", lengths=X.lengths)
-    first, second = (LateFusion(schedule=QUICK).fit(views, y).predict_proba(X) for views in (X, turned))
-    np.testing.assert_array_equal(first, second)
-
-
 def test_a_share_above_one_is_refused() -> None:
     X, y = data(6)
     with pytest.raises(ConfigError, match=r"The 'joint' parameter of LateFusion must be a number in \[0, 1\]\. Got 2"):

@@ -1,4 +1,4 @@
-"""Latent: prompts as a language model embeds them, and where free features end between label and target."""
+"""Latent: prompts as a language model embeds them, given features, and where free ones end."""
 
 from __future__ import annotations
 
@@ -17,8 +17,11 @@ from torch import Tensor
 from transference.colearning.alignment.latent import Bank, Latent
 from transference.core.batch import Batch
 from transference.core.spec import DataSpec, ModalitySpec, Task
+from transference.core.views import Views
 from transference.data.features import encode_frozen
+from transference.data.loader import to_batch
 from transference.data.modality import ModalityConfig
+from transference.train.schedule import Schedule
 
 
 def test_prompts_are_embedded_class_by_class_and_the_model_is_restored_without_them(tmp_path: Path) -> None:
@@ -51,6 +54,24 @@ def test_prompts_of_a_real_sentence_encoder_differ_by_class() -> None:
     assert near[0, 1] > near[0, 2] + 0.1  # a cat is nearer to a dog than to a truck
     assert near[0, 1] > near[1, 2] + 0.1
     assert np.isfinite(method.fit(X, y).latent_above_floor_)
+
+
+@pytest.mark.parametrize("d", [1, 2])
+@pytest.mark.parametrize("width", [2, 8])
+def test_few_given_features_that_the_primary_shows_are_matched_down_to_the_floor(d: int, width: int) -> None:
+    """A layer norm of one number is a constant, and of two little but a sign: neither reaches standardised features."""
+    x = 3 * np.random.default_rng(0).normal(size=(200, d)) + 1
+    X = Views.of(primary="x", x=x, t=x)
+    schedule = Schedule(updates=400, batch_size=64, learning_rate=2e-2, validation=0.0, device="cpu")
+    options: dict[str, Any] = {"teacher": "given", "weight": 1.0, "width": width, "schedule": schedule}
+    method = Latent(**options).fit(X, np.arange(200) % 2)
+    assert method.latent_floor_ == 0.0
+    assert 0 <= method.latent_above_floor_ < 0.02
+    net: Any = method.net_
+    again = Latent(**options).restore(method.spec_, net.state_dict())
+    assert np.array_equal(again.decide(X), method.decide(X))
+    net.projections["t"](net.encode(to_batch(X), "x")).square().mean().backward()
+    assert all(parameter.grad.abs().max() > 0 for parameter in net.encoders["x"].linear.parameters())
 
 
 @pytest.mark.parametrize("target", ["mean", "paired"])

@@ -78,3 +78,30 @@ def test_a_text_does_not_come_back() -> None:
     part = Reversible(ModalitySpec("words", "text", (4,), lengths=True, vocabulary=5))
     with pytest.raises(DataError, match=r"The modality 'words' to generate must be numbers. Got .text. instead"):
         part.rows(torch.zeros(1, 5))
+
+
+def text(rows: list[list[int]], vocabulary: int = 5000) -> tuple[Reversible, torch.Tensor]:
+    part = Reversible(ModalitySpec("words", "text", (len(rows[0]),), lengths=True, vocabulary=vocabulary))
+    values = torch.tensor(rows, dtype=torch.float32)
+    part.fit_statistics(values, None)
+    return part, values
+
+
+def test_of_a_text_the_words_that_most_rows_have_are_kept() -> None:
+    common = torch.arange(1000, 1000 + 1023)  # in two rows each; 3 and 4999 in one
+    rows = [[*common.tolist(), 3, 3, 3], [*common.flip(0).tolist(), 4999, 0, 0]]
+    part, values = text(rows)
+    assert part.size == 1024
+    assert part.frequent.tolist() == [0, *common.tolist()]
+    assert part.words(torch.tensor([[1001.0, 3, 0, 2022]])).tolist() == [[2, 0, 0, 1023]]
+    torch.testing.assert_close(part(values, None), torch.zeros(2, 1024))  # alike in what is kept
+
+
+def test_words_deviate_by_1_on_average_and_in_one_unit() -> None:
+    g = torch.Generator().manual_seed(0)
+    part, values = text((torch.rand(300, 12, generator=g).pow(3) * 600).long().tolist(), vocabulary=700)
+    x = part(values, None)
+    assert x.var(0, correction=0).mean().item() == pytest.approx(1, rel=1e-4)
+    assert part.variance == part.size == 700
+    assert part.scale.unique().numel() == 1
+    torch.testing.assert_close(x.mean(0), torch.zeros(700), atol=1e-4, rtol=0)

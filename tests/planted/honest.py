@@ -41,7 +41,7 @@ class Centroids(Method):
     def learn(self, X: Views, target: Array) -> None:
         known = (target >= 0) & X.present[X.primary]
         X, target = X.take(known), target[known]
-        weight = 1 + sum(self.there(X, name) * abs(self.numbers(X, name).mean(1)) for name in X.secondary)
+        weight = 1 + sum(np.where(self.there(X, name), abs(self.numbers(X, name).mean(1)), 0) for name in X.secondary)
         numbers, ones = self.numbers(X, X.primary), np.eye(len(self.classes_))[target] * weight[:, None]
         self.means_ = ones.T @ numbers / ones.sum(0)[:, None]
 

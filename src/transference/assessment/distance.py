@@ -17,7 +17,6 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import sqrtm
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
@@ -34,9 +33,10 @@ DRAWS = 19  # of the null: the largest of them is its 95 % point
 def gaussian(one: Array, other: Array) -> float:
     """W2 between the normal laws with the means and covariances of (n, d) and (m, d)."""
     first, second = (np.atleast_2d(np.cov(rows, rowvar=False, bias=True)) for rows in (one, other))
-    root = np.real(sqrtm(first))
-    cross = np.real(sqrtm(root @ second @ root))
-    spread = float(np.trace(first + second - 2 * cross))
+    sizes, axes = np.linalg.eigh(first)
+    root = axes * np.sqrt(np.maximum(sizes, 0)) @ axes.T
+    cross = np.sqrt(np.maximum(np.linalg.eigvalsh(root @ second @ root), 0)).sum()
+    spread = float(np.trace(first + second) - 2 * cross)
     return float(np.sqrt(max(0.0, np.square(one.mean(0) - other.mean(0)).sum() + max(0.0, spread))))
 
 
@@ -95,6 +95,8 @@ def triple(
     ----------
     student, teacher, trained
         (n, d) representations before training, of the targets, and after training.
+    estimator, seed
+        As for `distance`; ``exact`` draws the rows of each law once, and as many of all three.
 
     Returns
     -------
@@ -102,6 +104,9 @@ def triple(
     teacher), at least 1 by the triangle inequality, and 1 where the trained law interpolates between the two.
     """
     laws = {"student": student, "teacher": teacher, "trained": trained}
+    if estimator == "exact":
+        size = min(MOST, *map(len, laws.values()))
+        laws = {name: _drawn(rows, size, numpy_generator(seed, "distance", name)) for name, rows in laws.items()}
     found = {}
     for pair in (("student", "teacher"), ("student", "trained"), ("trained", "teacher")):
         one = distance(laws[pair[0]], laws[pair[1]], estimator, seed)
@@ -114,3 +119,8 @@ def triple(
         *found.values(),
         Finding("detour", detour, unit="ratio", better="lower", bounds=(1, None), n=len(trained), of={"of": estimator}),
     ]
+
+
+def _drawn(rows: Array, size: int, generator: np.random.Generator) -> Array:
+    """So many rows at random; all of them in their order where there are no more."""
+    return rows[generator.permutation(len(rows))[:size]] if len(rows) > size else rows

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
+from transference.assessment.scores import is_labelled
 from transference.core.errors import DataError, must_be
 from transference.core.method import Method
 from transference.core.records import Finding
@@ -21,11 +22,12 @@ from transference.core.seeding import numpy_generator
 from transference.core.views import Views
 
 Array = NDArray[Any]
+LESS = "Ask for less: lower 'way', 'shot' or 'queries'; or add rows."
 
 
 @dataclass(frozen=True)
 class Episode:
-    """Positions of rows: `support` (way * shot,) and `query` (way * queries,), class by class in sorted order."""
+    """Positions of rows: `support` (way * shot,) and `query` (way * queries,), class by class, sorted."""
 
     support: Array
     query: Array
@@ -49,7 +51,7 @@ def few_shot(
     method
         Fitted to rows of other classes; its card names ``few_shot``.
     X, y
-        n rows with every modality, and their classes.
+        n rows with every modality, and their classes; a row without a label is in no episode.
     way, shot, queries, episodes, seed
         See `draw`.
     """
@@ -64,12 +66,12 @@ def draw(X: Views, y: Array, way: int, shot: int, queries: int, episodes: int, s
     primary = X.present[X.primary]
     rows = {
         name: (np.flatnonzero((y == name) & whole), np.flatnonzero((y == name) & primary))
-        for name in sorted({label for label in y.tolist() if label is not None})
+        for name in sorted(set(y[is_labelled(y)].tolist()))
     }
     rows = {name: both for name, both in rows.items() if len(both[0]) >= shot and len(both[1]) >= shot + queries}
     if len(rows) < way:
-        enough = f"classes with {shot} whole rows and {queries} more"
-        raise DataError(must_be(f"The number of {enough}", f"{way} or more", len(rows), "Ask for fewer."))
+        enough = f"test classes with {shot} whole rows and {queries} more"
+        raise DataError(must_be(f"The number of {enough}", f"{way} or more", len(rows), LESS))
     generator = numpy_generator(seed, "episodes")
     drawn = []
     for _ in range(episodes):
@@ -86,7 +88,7 @@ def answer(method: Method, X: Views, y: Array, drawn: list[Episode]) -> tuple[Ar
     scores = [
         method.episode(X.take(each.support), y[each.support], X.take(each.query).only([X.primary])) for each in drawn
     ]
-    asked = [np.unique(y[each.query].astype(str), return_inverse=True)[1] for each in drawn]
+    asked = [np.unique(y[each.query], return_inverse=True)[1] for each in drawn]
     return np.concatenate([each.query for each in drawn]), np.concatenate(asked), np.concatenate(scores)
 
 

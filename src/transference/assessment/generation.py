@@ -30,6 +30,8 @@ def unexplained(generated: Array, X: Views, to: str) -> Array:
     """(n,) squared error of each row as a share of the mean squared deviation of the rows from their mean."""
     if X.specs[to].kind == "text":
         raise DataError(must_be(f"The modality {to!r} to generate", "numbers", "text", "Ask for retrieval instead."))
+    if not len(X):
+        raise DataError(must_be(f"The number of test rows with {to!r}", "1 or more", 0, f"Add rows with {to!r}."))
     given = X[to].astype(float)
     if generated.shape != given.shape:
         raise DataError(must_be(f"What is generated of {to!r}", f"of shape {given.shape}", generated.shape))

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from transference.assessment.scores import wilson
+from transference.assessment.scores import is_labelled, wilson
 from transference.core.errors import DataError, must_be
 from transference.core.records import Finding
 from transference.core.seeding import numpy_generator
@@ -55,8 +55,7 @@ def mcgurk(answer: Answer, X: Views, y: ArrayLike, *, seen: str, heard: str, see
     if seen == heard:
         raise DataError(must_be("The modalities that are put together", "two", f"{seen!r} twice"))
     labels = np.asarray(y)
-    known = np.array([value is not None and value != -1 for value in labels.tolist()], bool)
-    there = known & X.present[seen] & X.present[heard]
+    there = is_labelled(labels) & X.present[seen] & X.present[heard]
     X, labels = X.take(there), labels[there]
     one, other = pairs(labels, seed)
     answered = np.asarray(answer(recombined(X, one, other, seen, heard)))

@@ -5,7 +5,8 @@ For similarities s (n, m) of n rows and m candidates, of which candidate own[i] 
     rank              place of the own candidate, 1 is first; candidates that tie share their mean place
     recall_at_k       share of rows whose own candidate is among the first k
     reciprocal_rank   mean of 1 / rank
-    map               mean over rows of the average precision of the candidates of the row's class
+    map               mean over rows of the average precision of the candidates of the row's class; for a row without
+                      a label, of its own candidate alone
 
 Intervals are of 95 % and regard the rows as independent draws; the model and the candidates are fixed.
 """
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from transference.assessment.scores import wilson
+from transference.assessment.scores import is_labelled, wilson
 from transference.core.errors import DataError, must_be
 from transference.core.method import Method
 from transference.core.metrics import METRICS
@@ -37,7 +38,7 @@ def retrieval(method: Method, X: Views, y: ArrayLike, to: str) -> list[Finding]:
     X
         Rows of which those count that have both modalities.
     y
-        (n,) classes, which say what else is relevant.
+        (n,) classes, which say what else is relevant; nothing else is, where there is no label.
     to
         The modality to be found.
     """
@@ -51,7 +52,8 @@ def paired(X: Views, y: Array, to: str) -> tuple[Views, Array]:
     """The rows that have the primary modality and `to`."""
     both = X.present[X.primary] & X.present[to]
     if not both.any():
-        raise DataError(must_be(f"The number of test rows with {X.primary!r} and {to!r}", "1 or more", 0))
+        subject = f"The number of test rows with {X.primary!r} and {to!r}"
+        raise DataError(must_be(subject, "1 or more", 0, f"Add rows with {to!r}."))
     return X.take(both), y[both]
 
 
@@ -68,7 +70,7 @@ def ranked(similarity: Array, labels: Array) -> Array:
     similarity
         (n, n); candidate i belongs to row i.
     labels
-        (n,).
+        (n,); None, nan, or -1 among integers, where there is none.
 
     >>> similarity = np.array([[2.0, 1.0, 0.0], [0.0, 2.0, 1.0], [0.0, 2.0, 1.0]])
     >>> ranked(similarity, np.array(["a", "b", "a"])).round(3).tolist()
@@ -79,7 +81,9 @@ def ranked(similarity: Array, labels: Array) -> Array:
     rank = 1 + (similarity > own).sum(1) + ((similarity == own).sum(1) - 1) / 2
     shuffled = np.random.default_rng(0).permutation(n)  # among ties the order of the candidates must not tell
     order = shuffled[np.argsort(-similarity[:, shuffled], axis=1, kind="stable")]
-    relevant = labels[order] == labels[:, None]  # (n, n), best first
+    known = is_labelled(labels)
+    alike = (labels[order] == labels[:, None]) & known[order] & known[:, None]
+    relevant = alike | (order == np.arange(n)[:, None])  # (n, n), best first
     precision = relevant.cumsum(1) / np.arange(1, n + 1)
     return np.stack([rank, (precision * relevant).sum(1) / relevant.sum(1)], 1)
 

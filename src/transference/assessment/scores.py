@@ -48,7 +48,7 @@ def scores(method: Method, X: Views, y: ArrayLike) -> list[Finding]:
         known = ~np.isnan(given.astype(float))
         target = given[known].astype(np.float32)
         return of_values(target, method.predict(X[known])) if known.any() else _refuse_empty()
-    known = np.array([value is not None and value == value and value != -1 for value in given.tolist()], bool)
+    known = is_labelled(given)
     if not known.any():
         return _refuse_empty()
     classes = method.classes_.tolist()
@@ -57,6 +57,15 @@ def scores(method: Method, X: Views, y: ArrayLike) -> list[Finding]:
         raise DataError(must_be("A label of the test rows", f"one of the classes {classes}", ", ".join(unknown)))
     numbers = np.array([classes.index(value) for value in given[known].tolist()])
     return of_classes(numbers, method.predict_proba(X[known]))
+
+
+def is_labelled(y: Array) -> NDArray[np.bool_]:
+    """(n,) which rows have a class: none is None or nan, nor -1 among integers.
+
+    >>> is_labelled(np.array(["a", None, float("nan")], object)).tolist(), is_labelled(np.array([0, -1])).tolist()
+    ([True, False, False], [True, False])
+    """
+    return np.array([_is_class(value) for value in y.tolist()], bool)
 
 
 def of_classes(target: Array, probabilities: Array) -> list[Finding]:
@@ -140,6 +149,11 @@ def _finding(
     low, high = interval or (None, None)
     metric = METRICS[name]
     return Finding(name, value, low, high, unit=unit, better=metric.better, bounds=metric.bounds, n=n)
+
+
+def _is_class(value: Any) -> bool:
+    missing = value is None or value != value or (value == -1 and not isinstance(value, float))
+    return not missing
 
 
 def _normal(values: Array) -> tuple[float | None, float | None]:

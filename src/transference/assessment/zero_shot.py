@@ -1,7 +1,9 @@
 """How well classes are told apart of which no row was seen in training, but a description in another modality.
 
-A class is described by rows of the secondary modality; its score for a row is the mean over these of what the method's
-`match` says. With scores s (n, classes) and classes divided into seen and unseen:
+A class is described by rows of one other modality, the same for all classes; its score for a row is the mean over these
+of what the method's `match` says. In a study all training rows of a class describe it, seen or not, whatever the budget
+of labels: a description is part of the question, and nothing is fitted to it. With scores s (n, classes) and classes
+divided into seen and unseen:
 
     accuracy          rows of unseen classes, the unseen classes being the only answers
     open_seen         rows of seen classes, all classes being answers; open_unseen likewise; harmonic: of the two
@@ -20,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transference.assessment.scores import wilson
-from transference.core.errors import DataError, must_be
+from transference.core.errors import DataError, collect, must_be
 from transference.core.method import Method
 from transference.core.records import Finding
 from transference.core.views import Views
@@ -42,7 +44,7 @@ def zero_shot(
     X, y
         n rows with the primary modality, and their classes.
     descriptions
-        Class -> rows with the secondary modality; see `describe`.
+        Class -> rows with the modality that describes; see `describe`.
     unseen
         The classes that the method has not met.
     """
@@ -51,17 +53,36 @@ def zero_shot(
     return of_scores(target, class_scores(method, X, descriptions), np.isin(names, unseen))
 
 
-def describe(X: Views, y: Array, classes: list[str]) -> dict[str, Views]:
-    """Class -> the first `MOST` different rows of the class that have another modality, without the primary one."""
+def describe(X: Views, y: Array, classes: list[str], to: str | None = None) -> dict[str, Views]:
+    """Class -> the first `MOST` different rows of the class in the modality `to`, without the others.
+
+    Parameters
+    ----------
+    X, y
+        n rows and their classes.
+    classes
+        Those to describe.
+    to
+        The modality that describes all of them; the first secondary one when left out.
+
+    Raises
+    ------
+    DataError
+        With every class that no row describes.
+    """
+    if to is None and not X.secondary:
+        raise DataError(must_be("Rows that describe classes", "of two modalities or more", X.names))
+    name = X.secondary[0] if to is None else to
     described = {}
-    for name in classes:
-        rows = X.take(y == name)
-        others = [other for other in rows.secondary if rows.present[other].any()]
-        if not others:
-            raise DataError(must_be(f"The rows that describe the class {name!r}", "1 or more", 0))
-        rows = rows.take(rows.present[others[0]])
-        _, first = np.unique(rows[others[0]].reshape(len(rows), -1), axis=0, return_index=True)
-        described[name] = rows.take(np.sort(first)[:MOST]).only([others[0]], primary=others[0])
+    with collect("descriptions") as faults:
+        for each in classes:
+            rows = X.take((y == each) & X.present[name])
+            if not len(rows):
+                subject = f"The rows with {name!r} that describe the class {each!r}"
+                faults.add(must_be(subject, "1 or more", 0, "Add some, or describe the classes by another modality."))
+                continue
+            _, first = np.unique(rows[name].reshape(len(rows), -1), axis=0, return_index=True)
+            described[each] = rows.take(np.sort(first)[:MOST]).only([name], primary=name)
     return described
 
 
@@ -94,6 +115,8 @@ def trade_off(target: Array, scores: Array, unseen: Array) -> Array:
 def of_scores(target: Array, scores: Array, unseen: Array) -> list[Finding]:
     """Findings from class numbers (n,), scores (n, classes) and which classes are unseen (classes,)."""
     new = unseen[target]
+    if not new.any():
+        raise DataError(must_be("The number of rows of unseen classes", "1 or more", 0, "Add some."))
     closed = np.flatnonzero(unseen)[scores[new][:, unseen].argmax(1)] == target[new]
     answers = scores.argmax(1) == target
     found = [_share("accuracy", closed)]

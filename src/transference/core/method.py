@@ -133,9 +133,9 @@ class Method(BaseEstimator, ABC):
         Unless a method knows better: the cosine of their representations, averaged over those modalities.
         """
         self._capable("retrieval", "zero_shot")
-        rows = _unit(self.embed(X.only([self.spec_.primary]))[self.spec_.primary])
-        others = [name for name in candidates.names if name != self.spec_.primary]
-        shown = self.embed(candidates.only(others, primary=others[0])) if others else {}
+        rows = _unit(self.embed(self._through(X, self.spec_.primary))[self.spec_.primary])
+        others = [name for name in candidates.names if name in self.spec_.secondary]
+        shown = {name: value for each in others for name, value in self.embed(self._through(candidates, each)).items()}
         if not shown:
             known = " or ".join(map(repr, self.spec_.secondary))
             raise DataError(must_be("The candidates to match", f"seen through {known}", candidates.names))
@@ -157,7 +157,7 @@ class Method(BaseEstimator, ABC):
         """
         self._capable("few_shot")
         primary = self._fitted().primary
-        shown, asked = (self.embed(X.only([primary]))[primary] for X in (support, query))
+        shown, asked = (self.embed(self._through(X, primary))[primary] for X in (support, query))
         _, number = np.unique(np.asarray(y), return_inverse=True)
         prototypes = np.stack([shown[number == k].mean(0) for k in range(number.max() + 1)])
         distance = np.square(asked[:, None] - prototypes).sum(2)  # (n, classes)
@@ -221,6 +221,18 @@ class Method(BaseEstimator, ABC):
         for name in X.names:
             if not X.present[name].any():
                 raise DataError(f"The modality {name!r} is absent in every training row. Leave it out of the study.")
+
+    def _through(self, X: Views, name: str) -> Views:
+        """X seen through one modality alone, which every row must have."""
+        X, spec = X.only([name], primary=name), self._fitted().modalities[name]
+        if X.specs[name].shape != spec.shape:
+            raise DataError(must_be(f"A row of {name!r}", f"of shape {spec.shape}", X.specs[name].shape))
+        lacking = X.rows[~X.present[name]]
+        if len(lacking):
+            shown = f"{lacking[:5].tolist()}{' ...' if len(lacking) > 5 else ''}"
+            raise DataError(f"{len(lacking)} rows lack {name!r}, through which they are asked: {shown}. Drop them.")
+        X.check_values({name: spec})
+        return X
 
     def _readable(self, X: Views) -> Views:
         """X cut to what the card says may be read; refuses rows that lack what is needed."""

@@ -16,14 +16,21 @@ from transference.core.views import Views
 
 
 def to_batch(X: Views, target: NDArray[Any] | None = None, device: str | torch.device = "cpu") -> Batch:
-    """All rows of X as one Batch; no copy where the arrays are float32 in ordinary memory."""
+    """All rows of X as one Batch, zeros where a row lacks a modality, whatever is held there.
+
+    No copy where the arrays are float32 in ordinary memory and no row lacks anything.
+    """
+
+    def held(name: str) -> NDArray[Any]:
+        array, present = np.asarray(X[name], np.float32), X.present[name]
+        return array if present.all() else np.where(present.reshape(-1, *[1] * (array.ndim - 1)), array, np.float32(0))
 
     def tensor(array: NDArray[Any]) -> Tensor:
         array = np.ascontiguousarray(array)  # rows may have been taken in reverse
         return torch.from_numpy(array if array.flags.writeable else array.copy()).to(device)
 
     return Batch(
-        {name: tensor(np.asarray(array, np.float32)) for name, array in X.arrays.items()},
+        {name: tensor(held(name)) for name in X.names},
         {name: tensor(mask) for name, mask in X.present.items()},
         {name: tensor(sizes) for name, sizes in X.lengths.items()},
         None if target is None else tensor(np.asarray(target)),

@@ -134,7 +134,7 @@ class TaskConfig(_Table):
     """[task]: what is asked of every arm."""
 
     kind: Literal["classification", "regression", "retrieval", "zero_shot", "few_shot", "generation"] | None = None
-    to: str | None = Field(default=None, description="Name the modality that is found or generated.")
+    to: str | None = Field(default=None, description="Name a secondary modality.")
     unseen: list[str] = Field(default=[], description='Write a list of classes: unseen = ["bee", "wasp"].')
     way: int = Field(default=5, ge=2, description="It is how many classes an episode has.")
     shot: int = Field(default=1, ge=1, description="It is how many rows of each class are shown.")

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from transference.assessment import few_shot, generation, retrieval
 from transference.core.errors import ConfigError, DataError, Faults, collect, did_you_mean, must_be
 from transference.core.method import Card
 from transference.core.metrics import METRICS
@@ -22,7 +23,18 @@ from transference.core.spec import TaskKind
 from transference.data.dataset import Dataset
 from transference.data.split import Split, check_leaks
 from transference.experiment.config import Budget, Config, budget_name
-from transference.experiment.protocol import BEYOND_LABELS, NEW_CLASSES, can, classes, kept_labels, kind_of, rows_of
+from transference.experiment.protocol import (
+    BEYOND_LABELS,
+    NEW_CLASSES,
+    TASK_KEYS,
+    can,
+    classes,
+    descriptions,
+    kept_labels,
+    kind_of,
+    rows_of,
+    target_of,
+)
 
 DEFAULT_METRIC: dict[TaskKind, str] = {
     "classification": "accuracy",
@@ -141,12 +153,13 @@ def _task_faults(config: Config, data: Dataset, kind: TaskKind) -> Iterator[str]
         yield must_be("'kind' in [task]", f"{data.task}, which the labels pose, or beyond labels", kind)
     if kind in ("retrieval", "generation", "zero_shot") and not data.views.secondary:
         yield f"{kind} needs a second modality. Add one to 'secondary' in [data]."
-    if task.to is not None and task.to not in data.views.secondary:
+    for key in sorted(task.model_fields_set - {"kind"} - TASK_KEYS.get(kind, frozenset())):
+        able = sorted(other for other, keys in TASK_KEYS.items() if key in keys)
+        yield f"{key!r} in [task] is for {' and '.join(able)}, not for {kind}. Leave it out."
+    if "to" in TASK_KEYS.get(kind, ()) and task.to is not None and task.to not in data.views.secondary:
         remedy = did_you_mean(task.to, data.views.secondary)
         yield f"'to' in [task]: there is no secondary modality {task.to!r}. {remedy}"
     if kind not in NEW_CLASSES:
-        if task.unseen:
-            yield f"'unseen' in [task] is for {' and '.join(sorted(NEW_CLASSES))}, not for {kind}. Leave it out."
         return
     for name in task.unseen:
         if name not in names:
@@ -170,10 +183,11 @@ def _misfits(name: str, card: Card, data: Dataset) -> Iterator[str]:
 
 
 def _check_rows(config: Config, data: Dataset, faults: Faults) -> None:
-    """Splits and budgets, for every seed; each budget is reported once."""
+    """Splits, budgets and what the task asks, for every seed whose split is another; each fault is told once."""
     refused: set[str] = set()
-    metric = config.study.metric
-    for seed in config.study.seeds:
+    metric, kind = config.study.metric, kind_of(config, data)
+    agreed = not any(_task_faults(config, data, kind))
+    for seed in config.study.seeds if data.split is None else config.study.seeds[:1]:
         try:
             split = rows_of(config, data, seed)
         except DataError as error:
@@ -181,7 +195,14 @@ def _check_rows(config: Config, data: Dataset, faults: Faults) -> None:
             return
         for message in _leaks(data, split):
             faults.add(message)
-        if not len(split.test):
+        if agreed and kind in BEYOND_LABELS and (kind == "few_shot" or len(split.test)):
+            for message in _asked(config, data, split, seed):
+                subject = message.partition(" Got ")[0]  # what came instead may differ from seed to seed
+                if subject not in refused:
+                    refused.add(subject)
+                    faults.add(message)
+        if not len(split.test) and kind != "few_shot" and "primary" not in refused:
+            refused.add("primary")
             faults.add(
                 f"No test row of seed {seed} has the primary modality {data.views.primary!r}. Add some that have it."
             )
@@ -207,6 +228,27 @@ def _check_rows(config: Config, data: Dataset, faults: Faults) -> None:
             except (ConfigError, DataError) as error:
                 refused.add(budget_name(budget))
                 faults.add(f"Budget {budget_name(budget)!r}: {error}")
+
+
+def _asked(config: Config, data: Dataset, split: Split, seed: int) -> Iterator[str]:
+    """What the rows of one seed lack for a task beyond labels."""
+    kind, task = kind_of(config, data), config.task
+    X, y = data.views[split.test], data.y[split.test]
+    if kind == "zero_shot" and not np.isin(y, task.unseen).any():
+        yield must_be("The number of test rows of the classes of 'unseen' in [task]", "1 or more", 0, "Add some.")
+    try:
+        if kind == "few_shot":
+            few_shot.draw(X, y, task.way, task.shot, task.queries, 1, seed)
+        elif kind == "zero_shot":
+            descriptions(config, data, seed)
+        elif kind == "retrieval":
+            retrieval.paired(X, y, target_of(config, data))
+        else:
+            to = target_of(config, data)
+            rows = X.take(X.present[to])
+            generation.unexplained(rows[to], rows, to)
+    except DataError as error:
+        yield from error.faults or (str(error),)
 
 
 def _leaks(data: Dataset, split: Split) -> Iterator[str]:

@@ -2,13 +2,15 @@
 
 classification, regression    the method answers test rows with what the labels posed
 retrieval                     test rows, seen through the primary modality, find themselves in another one
-zero_shot                     test rows of classes that training had no row of, told apart by their descriptions
+zero_shot                     test rows of classes that training had no row of, told apart by their descriptions, which
+                              are training rows in another modality: all of the class, whatever the budget
 few_shot                      test rows of classes that training had no row of, told apart by a few that are shown
 generation                    test rows are generated in another modality from their primary one
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -27,8 +29,14 @@ from transference.experiment.config import Config
 
 Array = NDArray[Any]
 Answer = tuple[Predictions, list[Finding]]
+TASK_KEYS: Mapping[TaskKind, frozenset[str]] = {  # of [task], beside 'kind'; the other kinds have none
+    "retrieval": frozenset({"to"}),
+    "generation": frozenset({"to"}),
+    "zero_shot": frozenset({"unseen", "to"}),
+    "few_shot": frozenset({"unseen", "way", "shot", "queries", "episodes"}),
+}
+BEYOND_LABELS: frozenset[TaskKind] = frozenset(TASK_KEYS)
 NEW_CLASSES: frozenset[TaskKind] = frozenset({"zero_shot", "few_shot"})
-BEYOND_LABELS: frozenset[TaskKind] = NEW_CLASSES | {"retrieval", "generation"}
 
 
 def kind_of(config: Config, data: Dataset) -> TaskKind:
@@ -37,7 +45,7 @@ def kind_of(config: Config, data: Dataset) -> TaskKind:
 
 
 def target_of(config: Config, data: Dataset) -> str:
-    """The modality that is found or generated."""
+    """The modality that is found, is generated, or describes classes."""
     return config.task.to or data.views.secondary[0]
 
 
@@ -64,6 +72,12 @@ def rows_of(config: Config, data: Dataset, seed: int) -> Split:
 def kept_labels(y: Array, budget: Budget, seed: int) -> NDArray[np.bool_]:
     """(n,) which training rows keep their label: as `label_budget`; none where the budget is 0."""
     return np.zeros(len(y), bool) if budget == 0 else label_budget(y, budget, seed)
+
+
+def descriptions(config: Config, data: Dataset, seed: int) -> dict[str, Views]:
+    """Class -> what describes it: rows of the training side, those of new classes too, which train nothing."""
+    train = split_rows(data, seed, config.data.test).train
+    return zero_shot.describe(data.views[train], data.y[train], classes(data), target_of(config, data))
 
 
 def fit(method: Method, X: Views, y: Array, kind: TaskKind) -> Method:
@@ -131,9 +145,7 @@ def _generate(method: Method, X: Views, to: str) -> Answer:
 def _tell_apart(method: Method, config: Config, data: Dataset, seed: int, X: Views, y: Array) -> Answer:
     """Predictions are those for rows of new classes, among the new classes alone."""
     names, unseen = classes(data), sorted(config.task.unseen)
-    train = split_rows(data, seed, config.data.test).train
-    descriptions = zero_shot.describe(data.views[train], data.y[train], names)
-    scores = finite(zero_shot.class_scores(method, X, descriptions))
+    scores = finite(zero_shot.class_scores(method, X, descriptions(config, data, seed)))
     target = np.array([names.index(label) for label in y], np.int64)
     new = np.isin(names, unseen)
     asked = new[target]

@@ -41,8 +41,9 @@ def load_all(path: str | Path) -> list[Config]:
         return [load(path)]
     title = str(path)
     found = []
+    studies = expand(raw, title)
     with collect(title, ConfigError) as faults:
-        for each in expand(raw, title):
+        for each in studies:
             try:
                 found.append(parse(each, path.resolve().parent, each["name"]))
             except ConfigError as error:
@@ -62,6 +63,8 @@ def expand(raw: Mapping[str, Any], title: str = "study") -> list[dict[str, Any]]
     if not (isinstance(variants, list) and variants and all(isinstance(each, Mapping) for each in variants)):
         raise ConfigError(must_be(f"'variants' of {title!r}", "tables", variants, "Write [[variants]] for each."))
     with collect(title, ConfigError) as faults:
+        for message in _no_tables(shared):
+            faults.add(message)
         for number, each in enumerate(variants, 1):
             for message in _faults(each, f"variant {number}", shared):
                 faults.add(message)
@@ -75,16 +78,22 @@ def _faults(variant: Mapping[str, Any], where: str, shared: Mapping[str, Any]) -
     told = [f"There is no key {key!r} in {where}. {did_you_mean(key, KEYS)}" for key in variant if key not in KEYS]
     if not isinstance(variant.get("name"), str):
         told.append(f"'name' in {where} is missing. Add name = \"...\".")
-    told += [
-        must_be(f"{key!r} in {where}", "a table", variant[key])
-        for key in TABLES
-        if not isinstance(variant.get(key, {}), Mapping)
-    ]
-    arms = shared.get("arms", {})
-    for name in variant.get("without", []):
-        if name not in arms:
-            told.append(f"'without' in {where}: there is no arm {name!r}. {did_you_mean(str(name), arms)}")
+    told += _no_tables(variant, f" in {where}")
+    arms, without = shared.get("arms", {}), variant.get("without", [])
+    if not (isinstance(without, list) and all(isinstance(name, str) for name in without)):
+        told.append(must_be(f"'without' in {where}", "a list of arms", without, 'Write without = ["unimodal"].'))
+    elif isinstance(arms, Mapping):
+        told += [
+            f"'without' in {where}: there is no arm {name!r}. {did_you_mean(name, arms)}"
+            for name in without
+            if name not in arms
+        ]
     return told
+
+
+def _no_tables(given: Mapping[str, Any], where: str = "") -> list[str]:
+    wrong = [key for key in TABLES if not isinstance(given.get(key, {}), Mapping)]
+    return [must_be(f"{key!r}{where}", "a table", given[key], f"Write {key} = {{ ... }}.") for key in wrong]
 
 
 def _over(shared: Mapping[str, Any], variant: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ def resample(values: Tensor, lengths: Tensor | None, steps: int) -> Tensor:
     edges = torch.arange(steps + 1, device=values.device) * real[:, None] / steps  # (n or 1, steps + 1)
     low, high = edges[:, :-1, None], edges[:, 1:, None]
     overlap = (torch.minimum(start + 1, high) - torch.maximum(start, low)).clamp_min(0)  # (n or 1, steps, length)
-    share = (overlap / (high - low).clamp_min(1e-6)).to(values.dtype)
+    share = (overlap / overlap.sum(2, keepdim=True).clamp_min(1e-6)).to(values.dtype)  # sums to 1, however rounded
     return torch.matmul(share, values.flatten(2)).view(n, steps, *values.shape[2:])
 
 

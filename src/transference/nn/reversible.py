@@ -1,4 +1,7 @@
-"""The way back from a modality's low-level input to its rows.
+"""What a decoder is asked for: a low-level input of which every number weighs alike, and the way back to rows.
+
+Of a text it is the `WORDS` words that most training rows have, in one unit for all of them, so that a word deviates by
+1 on average; see `nn.inputs` for the rest.
 
 What was averaged comes back as the smoothest signal with these averages: read again, it is the same low-level input. A
 sequence lasts as long as the training rows on average, then its last step is held; every element of a set is its mean.
@@ -6,15 +9,19 @@ sequence lasts as long as the training rows on average, then its last step is he
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from transference.core.errors import DataError, must_be
 from transference.core.spec import ModalitySpec
+from transference.nn.encoders import word_counts
 from transference.nn.inputs import Inputs
 from transference.nn.resampling import block_of, resample
 
+WORDS = 1024  # of a text, padding among them
 ROUGHNESS = 1e-7  # what a smooth answer may cost in exactness
 
 
@@ -44,16 +51,34 @@ class Reversible(Inputs):
     duration
         Mean real length of the training rows, in steps; what is generated lasts that long, for its own length is
         not known.
+    frequent
+        The word numbers of a text that are kept, in ascending order, padding first.
     """
 
     duration: Tensor
+    frequent: Tensor
+    place: Tensor
 
     def __init__(self, modality: ModalitySpec, steps: int = 8, side: int = 32) -> None:
-        super().__init__(modality, steps, side)
+        super().__init__(replace(modality, vocabulary=min(modality.vocabulary, WORDS)), steps, side)
         self.register_buffer("duration", torch.tensor(float(modality.shape[0])))
+        if modality.kind == "text":
+            self.register_buffer("frequent", torch.arange(self.size))
+            self.register_buffer("place", torch.zeros(modality.vocabulary, dtype=torch.int64))
+
+    def words(self, values: Tensor) -> Tensor:
+        return self.place[values.long()]
 
     def fit_statistics(self, values: Tensor, lengths: Tensor | None) -> None:
+        if self.modality.kind == "text":
+            documents = (word_counts(values, len(self.place)) > 0).sum(0)
+            documents[0] = len(values) + 1  # padding is always first
+            self.frequent.copy_(documents.topk(self.size).indices.sort().values)
+            self.place.zero_()[self.frequent] = torch.arange(self.size, device=self.place.device)
         super().fit_statistics(values, lengths)
+        if self.modality.kind == "text":
+            self.scale.fill_((self.size / self.variance).sqrt())
+            self.variance.fill_(float(self.size))
         if lengths is not None and len(lengths):
             self.duration.copy_(lengths.float().mean().clamp_min(1.0))
 

@@ -127,6 +127,6 @@ def _ignores_the_others(method: Method, rows: Callable[[], Views]) -> None:
 
 def _poisoned_where_absent(X: Views) -> Views:
     for name in X.names:
-        absent = ~X.present[name][:, None]
-        X = X.replace(name, np.where(absent, 7 + np.arange(X[name].shape[1]), X[name]).astype(np.float32))
+        present = X.present[name].reshape(-1, *[1] * (X[name].ndim - 1))
+        X = X.replace(name, np.where(present, X[name], np.nan).astype(np.float32), present=X.present[name])
     return X

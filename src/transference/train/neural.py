@@ -193,6 +193,8 @@ class NeuralMethod(Method):
             held.append(members[:n])
         chosen = np.sort(np.concatenate(held))
         rest = np.setdiff1d(np.arange(len(rows)), chosen)
+        if not all(rows.present[name][rest].any() for name in rows.present):
+            return rows, None  # the only rows that have a modality have to train
         device = rows.rows.device
         return rows.take(torch.from_numpy(rest).to(device)), rows.take(torch.from_numpy(chosen).to(device))
 

@@ -14,7 +14,8 @@ retrieval, and zero-shot classification by descriptions of the classes.
 
 Cost: the secondary's encoder in training; n^2 d for the similarities of a batch of n pairs.
 Source: radford2021clip; smoothing as in jia2021align. Departs from them: where there are labels, the task is learned
-at the same time; batches are small, so the negatives are few; rows of the same class are negatives too.
+at the same time; batches are small, so the negatives are few; rows of the same class are negatives too. The loss was
+found equal to that of a published implementation of CLIP with random weights; OpenAI's weights were not tried.
 """
 
 from __future__ import annotations

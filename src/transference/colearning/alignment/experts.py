@@ -41,7 +41,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from transference.core.batch import Batch
-from transference.core.errors import ConfigError, DataError, must_be
+from transference.core.errors import ConfigError, must_be
 from transference.core.method import Card
 from transference.core.parameters import Interval, Options
 from transference.core.spec import DataSpec
@@ -52,6 +52,7 @@ from transference.nn.losses import supervised, unexplained
 from transference.nn.named import ByModality
 from transference.nn.network import Network
 from transference.nn.reversible import Reversible
+from transference.train.frozen import head_alone
 from transference.train.loop import Stage, Step
 from transference.train.neural import NeuralMethod
 from transference.train.schedule import Schedule
@@ -156,8 +157,8 @@ class Experts(NeuralMethod):
         alignment = Stage("alignment", (Step(self.without_labels),), answers=False)
         if self.spec_.task.kind == "unsupervised":
             return (alignment,)
-        step = Step(self._probe, parameters=lambda net: net.head.parameters(), rate=HEAD_RATE)
-        return (alignment, Stage("head", (step,), begin=_freeze))
+        head = head_alone(lambda net, batch: self._shown(net, batch, self.spec_.primary), self.spec_.task, HEAD_RATE)
+        return (alignment, head)
 
     def losses(self, net: Network, batch: Batch) -> dict[str, Tensor]:
         task = self._probe(net, batch)
@@ -243,11 +244,8 @@ class Experts(NeuralMethod):
 
     def _beliefs(self, net: ExpertsNetwork, X: Views, name: str) -> tuple[Tensor, Tensor]:
         """(n, width) mean and variance of one modality's expert, for rows that all have it."""
-        X = X.only([name], primary=name)
-        if not X.present[name].all():
-            raise DataError(must_be(f"The modality {name!r}", "in every row to match", "rows without it"))
-        X.check_values({name: self.spec_.modalities[name]})
-        parts = [net.belief(batch, name) for batch in chunks(to_batch(X, device=self._device()))]
+        batches = chunks(to_batch(self._through(X, name), device=self._device()))
+        parts = [net.belief(batch, name) for batch in batches]
         means, variances = (torch.cat(part) for part in zip(*parts, strict=True))
         return means, variances
 
@@ -267,9 +265,3 @@ class Experts(NeuralMethod):
 
 def _perceptron(width: int, hidden: int, size: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, size))
-
-
-def _freeze(net: Network, rows: Batch) -> None:
-    """All but the head."""
-    net.requires_grad_(False).zero_grad(set_to_none=True)
-    net.head.requires_grad_(True)

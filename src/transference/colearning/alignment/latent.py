@@ -5,11 +5,13 @@ is there for many rows, labelled or not, and only the primary will be there at t
 
     minimise  (1 - a) mean CE(head(g(x)), y)  +  a mean ||p(g(x)) - z||^2 / d
 
-g is the primary's encoder, (n, *shape) -> (n, width); z (n, d) comes from a frozen teacher; p is a layer norm, after a
-linear map where d is not the width. The first mean is over labelled rows, the second over rows that have the secondary
-(several secondary modalities: the mean of their losses). The teacher is an encoder and head of the secondary, trained
-first on the same labels, whose representation is normalised to mean 0 and variance 1 a row; or, for features of a
-pretrained encoder, these features themselves, standardised.
+g is the primary's encoder, (n, *shape) -> (n, width); z (n, d) comes from a frozen teacher. The first mean is over
+labelled rows, the second over rows that have the secondary (several secondary modalities: the mean of their losses).
+The teacher is an encoder and head of the secondary, trained first on the same labels, whose representation is
+normalised to mean 0 and variance 1 a row; or, for features of a pretrained encoder, these features themselves,
+standardised: mean 0 and variance 1 a number. p has the form of z: for one that is normalised a row (of a trained
+teacher, or of prompts) a layer norm, after a linear map where d is not the width or there are several secondary
+modalities; for given features a linear map alone.
 
 What z is, `target`: ``paired`` the row's own; ``noise`` the row's own plus normal noise; ``other_row`` another row's,
 drawn anew every time; ``mean`` the mean of all; ``class`` the mean (or the prompt) of the row's class, for labelled
@@ -218,7 +220,7 @@ class Latent(NeuralMethod):
             net.teachers = ByModality(
                 {name: Network(spec, [name], self.width) for name in sizes if self._is_taught(spec, name)}
             )
-            net.projections = ByModality({name: self._projection(size, len(sizes)) for name, size in sizes.items()})
+            net.projections = ByModality({name: self._projection(spec, name, sizes) for name in sizes})
         return net
 
     def stages(self, net: Any) -> Sequence[Stage]:
@@ -324,9 +326,12 @@ class Latent(NeuralMethod):
         flat = {name: int(np.prod(spec.modalities[name].shape)) for name in spec.secondary}
         return {name: self.width if self._is_taught(spec, name) else size for name, size in flat.items()}
 
-    def _projection(self, size: int, targets: int) -> nn.Sequential:
+    def _projection(self, spec: DataSpec, name: str, sizes: Mapping[str, int]) -> nn.Sequential:
         """(n, width) -> (n, d): what is matched."""
-        linear = nn.Linear(self.width, size) if size != self.width or targets > 1 else nn.Identity()
+        size = sizes[name]
+        if self.prompts is None and not self._is_taught(spec, name):
+            return nn.Sequential(nn.Linear(self.width, size))
+        linear = nn.Linear(self.width, size) if size != self.width or len(sizes) > 1 else nn.Identity()
         return nn.Sequential(linear, nn.LayerNorm(size))
 
     def _is_taught(self, spec: DataSpec, name: str) -> bool:

@@ -49,12 +49,12 @@ from transference.core.method import Card
 from transference.core.parameters import Interval
 from transference.core.spec import DataSpec
 from transference.core.views import Views
-from transference.data.loader import chunks
 from transference.nn.losses import supervised
 from transference.nn.momentum import Momentum, annealed
 from transference.nn.named import ByModality
 from transference.nn.network import Network
 from transference.nn.tokens import Learned, Tokens, Transformer
+from transference.train.frozen import Remembered
 from transference.train.loop import Stage, Step
 from transference.train.neural import NeuralMethod
 from transference.train.schedule import Schedule
@@ -219,9 +219,9 @@ class SelfDistilled(NeuralMethod):
         self.beta = beta
 
     def learn(self, X: Views, target: NDArray[Any]) -> None:
-        self._remembered: tuple[Tensor, Tensor] | None = None
+        self._represented: Remembered | None = None
         super().learn(X, target)
-        del self._remembered
+        del self._represented
         seen = [value for value in self.history_.get(f"distillation: {VARIANCE}", []) if value == value]
         self.collapsed_ = bool(seen) and seen[-1] < COLLAPSED
 
@@ -254,7 +254,8 @@ class SelfDistilled(NeuralMethod):
 
     def losses(self, net: Network, batch: Batch) -> dict[str, Tensor]:
         known = batch.labelled
-        features = self._features(net, known, self._remember(known))
+        represented = getattr(self, "_represented", None)  # while the head is trained
+        features = self._features(net, known, None if represented is None else represented.of(known))
         return {"task": supervised(net.head(features), known.target, self.spec_.task)}
 
     def scores(self, net: Network, batch: Batch) -> Tensor:
@@ -284,15 +285,7 @@ class SelfDistilled(NeuralMethod):
         """What was taught stays as it is, so r(x) of the labelled rows is computed once."""
         for part in _taught(net):
             part.requires_grad_(False).zero_grad(set_to_none=True)
-        known = rows.labelled
-        known = known.take(known.rows.argsort(stable=True))
-        with torch.no_grad():
-            self._remembered = known.rows, torch.cat([net.represent(chunk) for chunk in chunks(known)])
-
-    def _remember(self, batch: Batch) -> Tensor | None:
-        """(n, width * modalities) r(x) of labelled rows while they are trained on; None before and after."""
-        remembered = getattr(self, "_remembered", None)
-        return None if remembered is None else remembered[1][torch.searchsorted(remembered[0], batch.rows)]
+        self._represented = Remembered(rows.labelled, net.represent)
 
 
 def _taught(net: DistilledNetwork) -> list[nn.Module]:

@@ -9,18 +9,18 @@ over the classes in training answers as `unimodal` does.
     regression   L = mean |f - w|^2
     ranking      L = mean over rows of  sum_j max(0, 0.1 - w.f + w_j.f)
 
-For regression w is the row's vector less the mean of all and divided by their root mean squared length. For ranking it
-is the vector brought to length 1, and j goes over the other vectors of the batch. `match` is -|f - w|^2, or w.f.
+For regression w is the row's vector less the mean of all, over their root mean squared length (1 where all are alike).
+For ranking it is the vector at length 1, and j goes over the others of the batch. `match` is -|f - w|^2, or w.f.
 
 That prefers classes in training. With `novelty`, `match` first asks whether the row is of one of them:
 
     p(y | x) = p(y | seen, x) p(seen | x) + p(y | unseen, x) p(unseen | x)
 
 A candidate with the vector of a class in training is that class, and p(y | seen, x) is the softmax; for the others
-p(y | unseen, x) is proportional to exp(-|f - w_y|^2 / 2e), e the mean squared error of the labelled rows. `match` is
-the logarithm of p(y | x) without the sum over unseen candidates by which that is divided, so that what else is asked
-makes no difference; `posterior` is p(y | x). For ranking, f is brought to length 1 first; since that loss fixes the
-order of vectors and no distance, it may take every row for a new one. By `novelty`, p(seen | x) is
+p(y | unseen, x) is proportional to exp(-|f - w_y|^2 / 2e), e the mean of |f - w_c|^2 over labelled rows, c their class.
+`match` is the logarithm of p(y | x) without the sum over unseen candidates by which that is divided, so that what else
+is asked makes no difference; `posterior` is p(y | x). For ranking, f is brought to length 1 first; since that loss
+fixes the order of vectors and no distance, it may take every row for a new one. By `novelty`, p(seen | x) is
 
     gaussian   the posterior of a Gaussian a class, N(w_c, s_c^2 I), against a broad one around all; prior 1/2. With a
                threshold: 1 where (d - |f - w_c|^2 / s_c^2) / sqrt(2d), 0 on average in class c, is above it for a class
@@ -33,12 +33,13 @@ softmax costs as much as `unimodal`, which the method is, bit for bit, at weight
 
 Sources: socher2013 (regression, novelty), frome2013 (ranking), kriegel2009 (outlier probabilities). Departs from them:
 encoder, map and softmax are learned together; the regression has no 1/2 and its vectors are scaled, so that 1 is the
-loss of answering with the mean; other kinds than vectors are standardised; negatives are not sampled; outlier
-probabilities refer to 200 rows a class; the broad Gaussian, and the scale of the threshold, are ours.
+loss of answering with the mean; other kinds than vectors are standardised; negatives are not sampled; hierarchical
+precision is left out; outlier probabilities refer to 200 rows a class; broad Gaussian and threshold scale are ours.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -65,7 +66,7 @@ from transference.train.schedule import Schedule
 Array = NDArray[Any]
 MARGIN = 0.1
 NEIGHBOURS, EXTENT = 20, 3.0
-KEPT = 200  # rows a class, for "loop"
+KEPT = 200  # rows a class at most, for "loop"
 SAME = 1e-4  # largest distance of equal vectors, which are of length 1 or so
 SURE = 1e3  # log odds where a threshold decides
 
@@ -165,6 +166,7 @@ class WordNetwork(Network):
     words: Tensor
     known: Tensor
     variance: Tensor
+    error: Tensor
     kept: Tensor
     kept_of: Tensor
 
@@ -182,9 +184,16 @@ class WordNetwork(Network):
             self.register_buffer("words", torch.zeros(classes, size))
             self.register_buffer("known", torch.zeros(classes, dtype=torch.bool))
             self.register_buffer("variance", torch.ones(classes))
+            self.register_buffer("error", torch.ones(()))
         if novelty == "loop":
-            self.register_buffer("kept", torch.zeros(classes, KEPT, size))
-            self.register_buffer("kept_of", torch.zeros(classes, dtype=torch.int64))
+            self.register_buffer("kept", torch.zeros(0, size))
+            self.register_buffer("kept_of", torch.zeros(0, dtype=torch.int64))
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        for name in ("kept", "kept_of"):
+            if name in self._buffers and name in state_dict:  # as many rows as were kept
+                setattr(self, name, torch.empty_like(state_dict[name], device=self.centre.device))
+        return super().load_state_dict(state_dict, strict, assign)
 
     def numbers(self, batch: Batch) -> Tensor:
         """(n, d) of the other modality: vectors as they are, since their shape means something."""
@@ -199,22 +208,27 @@ class WordNetwork(Network):
     def begin(self, rows: Batch) -> None:
         """Learn the mean of the vectors and their root mean squared length without it."""
         numbers = self.numbers(rows.take(rows.present[self.name]))
-        self.centre.copy_(numbers.mean(0))
-        self.unit.copy_((numbers - self.centre).square().sum(1).mean().sqrt().clamp_min(1e-6))
+        mean = numbers.mean(0)
+        length = (numbers - mean).square().sum(1).mean().sqrt()
+        alike = length <= 1e-6 * numbers.abs().max() * numbers.shape[1] ** 0.5  # rounding may leave so much
+        self.centre.copy_(torch.where(alike, numbers[0], mean))
+        self.unit.copy_(torch.where(alike, 1.0, length))
 
     def remember(self, points: Array, number: Array, words: Array, of: Array) -> None:
         """Learn what classes are like: rows as mapped (n, d), classes (n,); vectors (m, d), classes `of` them (m,)."""
-        for k in range(len(self.words)):
-            if not (number == k).any() or not (of == k).any():
-                continue
-            own, word = points[number == k], words[of == k].mean(0)
+        squares, kept = [], []
+        for k in np.intersect1d(number, of):
+            rows, word = np.flatnonzero(number == k), words[of == k].mean(0)
+            squares.append(np.square(points[rows] - word).sum(1))
+            kept.append(rows[np.linspace(0, len(rows) - 1, min(KEPT, len(rows))).round().astype(int)])
             self.known[k] = True
             self.words[k] = torch.from_numpy(word)
-            self.variance[k] = float(np.square(own - word).mean().clip(1e-12))
-            if "kept" in self._buffers:
-                chosen = own[np.linspace(0, len(own) - 1, min(KEPT, len(own))).round().astype(int)]
-                self.kept[k, : len(chosen)] = torch.from_numpy(chosen)
-                self.kept_of[k] = len(chosen)
+            self.variance[k] = max(float(squares[-1].mean()) / points.shape[1], 1e-12)
+        self.error.fill_(max(float(np.concatenate(squares).mean()), 1e-12))
+        if "kept" in self._buffers:
+            chosen = np.concatenate(kept)
+            self.kept = torch.from_numpy(points[chosen]).to(self.kept)
+            self.kept_of = torch.from_numpy(number[chosen]).to(self.kept_of)
 
 
 class WordSpace(NeuralMethod):
@@ -340,12 +354,11 @@ class WordSpace(NeuralMethod):
     def _log_posterior(self, X: Views, candidates: Views, alone: bool) -> Array:
         net: Any = self.net_
         points, words = self._points(X), self._words(candidates)
-        classes, known, variance = (value.cpu().numpy() for value in (net.words, net.known, net.variance))
+        classes, known = net.words.cpu().numpy(), net.known.cpu().numpy()
         distance = np.where(known, cdist(words, classes), np.inf)  # (m, classes)
         is_seen = distance.min(1) < SAME
         seen = np.log(self.decide(self._readable(X)).astype(float).clip(1e-30))[:, distance.argmin(1)]
-        error = points.shape[1] * variance[known].mean()
-        unseen = -cdist(points, words, "sqeuclidean") / (2 * error)
+        unseen = -cdist(points, words, "sqeuclidean") / (2 * float(net.error))
         if not alone and not is_seen.all():
             unseen = unseen - logsumexp(unseen[:, ~is_seen], axis=1, keepdims=True)
         return mixture(self._novel(points), seen, unseen, is_seen)
@@ -355,8 +368,8 @@ class WordSpace(NeuralMethod):
         net: Any = self.net_
         known = net.known.cpu().numpy()
         if self.novelty == "loop":
-            kept = [rows[:count].cpu().numpy().astype(float) for rows, count in zip(net.kept, net.kept_of, strict=True)]
-            outlying = np.min([outlier_probability(kept[k], points) for k in np.flatnonzero(known)], axis=0)
+            kept, of = net.kept.cpu().numpy().astype(float), net.kept_of.cpu().numpy()
+            outlying = np.min([outlier_probability(kept[of == k], points) for k in np.flatnonzero(known)], axis=0)
             if self.threshold is not None:
                 return np.where(1 - outlying > self.threshold, -SURE, SURE)
             outlying = outlying.clip(1e-12, 1 - 1e-12)

@@ -55,6 +55,7 @@ from transference.nn.losses import supervised
 from transference.nn.named import ByModality
 from transference.nn.network import Network
 from transference.nn.reversible import Reversible
+from transference.train.frozen import head_alone
 from transference.train.loop import Stage, Step
 from transference.train.neural import NeuralMethod
 from transference.train.schedule import Schedule
@@ -175,7 +176,7 @@ class Autoencoder(NeuralMethod):
         first = Stage("representation", (learned,), answers=False)
         if self.spec_.task.kind == "unsupervised":
             return (first,)
-        return (first, Stage("head", (Step(self._task),), begin=_freeze))
+        return (first, head_alone(lambda net, batch: net.encode(batch, self.spec_.primary), self.spec_.task))
 
     def losses(self, net: Any, batch: Batch) -> dict[str, Tensor]:
         if not self.weight:
@@ -220,9 +221,8 @@ class Autoencoder(NeuralMethod):
 
     def _codes(self, net: Any, batch: Batch) -> dict[str, Tensor]:
         """Name -> (n, width) of each modality that is encoded; 0 in rows that lack it."""
-        clean = _without_absent(batch)
         names = [name for name in net.encoders if name in batch.views]
-        return {name: net.encode(clean, name).where(batch.present[name][:, None], 0.0) for name in names}
+        return {name: net.encode(batch, name).where(batch.present[name][:, None], 0.0) for name in names}
 
     def _reconstruction(self, net: Any, batch: Batch, alone: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """By what is seen: the weighted share of all modalities' variance that is missed."""
@@ -233,7 +233,7 @@ class Autoencoder(NeuralMethod):
         if self.inputs != "all":
             seen |= {f"reconstruction from {name}": (code, here[name]) for name, code in alone.items()}
         codes, rows = (torch.stack(parts) for parts in zip(*seen.values(), strict=True))
-        shares = self.weight / len(seen) * net.unexplained(codes, rows, _without_absent(batch))
+        shares = self.weight / len(seen) * net.unexplained(codes, rows, batch)
         return dict(zip(seen, shares.unbind(), strict=True))
 
 
@@ -242,18 +242,3 @@ def _decoder(width: int, size: int, depth: int) -> nn.Sequential:
     for k in range(depth):
         layers += [nn.Linear(2 * width if k else width, 2 * width), nn.ReLU()]
     return nn.Sequential(*layers, nn.Linear(2 * width if depth else width, size))
-
-
-def _without_absent(batch: Batch) -> Batch:
-    """The same batch, with zeros where a row lacks a modality, whatever was there."""
-    views = {}
-    for name, value in batch.views.items():
-        present = batch.present[name].view(-1, *[1] * (value.ndim - 1))
-        views[name] = value.where(present, 0.0)
-    return batch.replace(views)
-
-
-def _freeze(net: AutoencoderNetwork, rows: Batch) -> None:
-    """All but the head."""
-    for part in (net.encoders, net.decoders):
-        part.requires_grad_(False).zero_grad(set_to_none=True)

@@ -80,15 +80,14 @@ class Visible(Reversible):
         self.units: Kind = "counts" if modality.kind == "text" else "binary" if binary else "gaussian"
 
     def fit_statistics(self, values: Tensor, lengths: Tensor | None) -> None:
+        super().fit_statistics(values, lengths)
         if self.units == "counts":
-            self.duration.copy_((values > 0).sum(1).float().mean())
-        else:
-            super().fit_statistics(values, lengths)
+            self.duration.copy_((self.words(values) > 0).sum(1).float().mean())
 
     def standard(self, values: Tensor, lengths: Tensor | None) -> Tensor:
         """(n, d) visible units."""
         if self.units == "counts":
-            return word_counts(values, self.modality.vocabulary)
+            return word_counts(self.words(values), self.size)
         return self.raw(values, lengths) if self.units == "binary" else super().standard(values, lengths)
 
     def back(self, v: Tensor) -> Tensor:
@@ -102,7 +101,7 @@ class Visible(Reversible):
             return self.spread(v).clamp(0, 1)
         length = self.modality.shape[0]
         most = min(length, v.shape[1] - 1, max(1, round(float(self.duration))))
-        words = 1 + v[:, 1:].topk(most, 1).indices
+        words = self.frequent[1 + v[:, 1:].topk(most, 1).indices]
         return F.pad(words, (0, length - most)).to(v.dtype)
 
 

@@ -8,7 +8,7 @@ modalities share, so compare it with its controls before believing that anything
 
 per = "row" (neverova2016): k_m ~ Bernoulli(1 - p_m) for each row and modality, p_m = `drop` for a secondary modality
 and `drop_primary` for the primary one; a row that would lose all that it has keeps one of it, each with equal chance
-when the p_m are equal.
+whatever the p_m.
 per = "batch" (shi2022avhubert, p_m and p_a there): with probability `drop` the whole batch loses something: the primary
 modality with probability `drop_primary`, else all secondary ones; a row that has nothing else keeps the primary one.
 

@@ -46,11 +46,11 @@ from transference.core.method import Card
 from transference.core.parameters import Interval
 from transference.core.spec import DataSpec
 from transference.core.views import Views
-from transference.data.loader import chunks
 from transference.nn.losses import supervised
 from transference.nn.named import ByModality
 from transference.nn.network import Network
 from transference.nn.prototypes import blend, class_means, nearness
+from transference.train.frozen import Remembered
 from transference.train.loop import Stage, Step
 from transference.train.neural import NeuralMethod
 from transference.train.schedule import Schedule
@@ -115,6 +115,10 @@ class Prototypes(NeuralMethod):
         super().__init__(width=width, schedule=schedule, seed=seed)
         self.weight = weight
 
+    def learn(self, X: Views, target: NDArray[Any]) -> None:
+        super().learn(X, target)
+        self.__dict__.pop("_features", None)
+
     def build(self, spec: DataSpec) -> Network:
         if not self.weight:
             return Network(spec, [spec.primary], self.width)
@@ -174,7 +178,7 @@ class Prototypes(NeuralMethod):
             known = " or ".join(map(repr, self.spec_.modalities))
             raise DataError(f"The class {lacking!r} is shown by no row that has {known}. Show it by one that has.")
         prototypes = blend(own.where(shown[:, None], made), made.where(told[:, None], own), self.weight)
-        asked = torch.from_numpy(self.embed(query.only([primary]))[primary])
+        asked = torch.from_numpy(self.embed(self._through(query, primary))[primary])
         return nearness(asked, prototypes).softmax(1).numpy()
 
     def _means(self, support: Views, names: Sequence[str], number: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
@@ -193,24 +197,23 @@ class Prototypes(NeuralMethod):
         encoder = net.encoders[self.spec_.primary]
         encoder.requires_grad_(False).zero_grad(set_to_none=True)
         net.eval()
-        with torch.no_grad():
-            features = torch.cat([net.encode(chunk, self.spec_.primary) for chunk in chunks(rows)])
+        self._features = Remembered(rows, lambda batch: net.encode(batch, self.spec_.primary))
         for generator in net.generators.values():
-            generator.fit_statistics(features)
+            generator.fit_statistics(self._features.values)
 
     def _generator_losses(self, net: Any, batch: Batch) -> dict[str, Tensor]:
         losses, share = {}, 1 / len(self.spec_.secondary)
         for name in self.spec_.secondary:
             rows = batch.take(batch.present[name])
             made = self._generated(net, rows, name)
-            missed = net.generators[name].unexplained(made, net.encode(rows, self.spec_.primary))
+            missed = net.generators[name].unexplained(made, self._features.of(rows))
             losses[f"features from {name}"] = share * missed
             losses[f"classes from {name}"] = share * supervised(net.head(made), rows.target, self.spec_.task)
         return losses
 
     def _head_losses(self, net: Any, batch: Batch) -> dict[str, Tensor]:
-        losses, share = {"head": self.losses(net, batch)["task"]}, 1 / len(self.spec_.secondary)
-        known = batch.labelled
+        known, share = batch.labelled, 1 / len(self.spec_.secondary)
+        losses = {"head": supervised(net.head(self._features.of(known)), known.target, self.spec_.task)}
         for name in self.spec_.secondary:
             rows = known.take(known.present[name])
             with torch.no_grad():

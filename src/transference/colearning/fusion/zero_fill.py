@@ -11,8 +11,12 @@ The space of the fill c_m decides what "zero" means, and there are six choices:
 
     space             zeros                        mean                                      learned
     representation    h_m = 0                      moving average of h_m over training       one vector a modality
-    input             h_m = E_m(0): raw zeros      h_m = E_m(training mean), which is zero   one input a modality
-                      (a text without words)       after standardisation                     (begins at the mean)
+    input             h_m = E_m(0): raw zeros      h_m = E_m(training mean)                  one input a modality
+                      (a text without words)                                                 (begins at the mean)
+
+The training mean of a vector is zero after standardisation, but for what held-out rows change. That of a series or an
+image is not: these are standardised by channel, and have a mean for each step or pixel. The mean of a step is over the
+rows that reach it; a step that none reaches gets the mean of all steps.
 
 A learned fill minimises the loss of (primary, fill) with everything else held still, in a step of its own after each
 update, so that the rest of the model still never learns what absence is. An input fill of a sequence has the mean
@@ -42,7 +46,7 @@ from transference.core.errors import ConfigError, must_be
 from transference.core.method import Card
 from transference.core.parameters import Interval, Options
 from transference.core.spec import DataSpec
-from transference.nn.encoders import Encoder
+from transference.nn.encoders import Encoder, mask_of
 from transference.nn.fill import Fill, Kind
 from transference.nn.joint import JointNetwork
 from transference.nn.losses import supervised
@@ -203,6 +207,13 @@ def _fit_inputs(net: FilledNetwork, rows: Batch) -> None:
     for name in net.fills:
         here = rows.take(rows.present[name])
         if net.fill(name).kind != "zeros":
-            net.fill(name).set(here.views[name].mean(0))
+            net.fill(name).set(_mean_input(here.views[name], here.lengths.get(name)))
         if name in here.lengths:
             net.get_buffer(f"length_{name}").copy_(here.lengths[name].float().mean().round().long().clamp_min(1))
+
+
+def _mean_input(values: Tensor, lengths: Tensor | None) -> Tensor:
+    """(*shape) mean of (n, *shape) over the rows that reach a step; of all real steps where no row does."""
+    mask = mask_of(lengths, values).reshape(*values.shape[:2], *[1] * (values.ndim - 2))
+    total, count = (values * mask).sum(0), mask.sum(0)  # count: (length, 1, ...)
+    return torch.where(count > 0, total / count.clamp_min(1), total.sum(0) / count.sum(0).clamp_min(1))

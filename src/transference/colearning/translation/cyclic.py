@@ -56,11 +56,11 @@ from transference.core.parameters import Interval, Options
 from transference.core.spec import DataSpec
 from transference.core.views import Views
 from transference.nn.encoders import Encoder, SeriesEncoder
-from transference.nn.inputs import Inputs
 from transference.nn.joint import Residual
 from transference.nn.losses import supervised, unexplained
 from transference.nn.named import ByModality
 from transference.nn.network import Network
+from transference.nn.reversible import Reversible
 from transference.train.neural import NeuralMethod
 from transference.train.schedule import Schedule
 
@@ -94,7 +94,7 @@ class CyclicNetwork(Network):
         self.primary = spec.primary
         self.cycled = tuple(cycled)
         self.further = ByModality({name: Residual(width, dropout=0.0) for name in further})
-        forms = {name: Inputs(modality) for name, modality in sorted(spec.modalities.items())}
+        forms = {name: Reversible(modality) for name, modality in sorted(spec.modalities.items())}
         self.forms = ByModality(forms)
         self.decoders = ByModality()
         for name in sorted({*cycled, *further}):
@@ -116,18 +116,18 @@ class CyclicNetwork(Network):
 
     def unexplained(self, answer: Tensor, batch: Batch, name: str) -> Tensor:
         """Share of the low-level input's variance that `answer` (n, d) misses."""
-        part: Inputs = self.forms[name]  # type: ignore[assignment]
+        part: Reversible = self.forms[name]  # type: ignore[assignment]
         return unexplained(answer, self.form(batch, name), part.variance, batch.present[name])
 
     def decode(self, h: Tensor, by: str, to: str) -> Tensor:
         """(n, d_to): what the decoder of the secondary modality `by` makes of a representation (n, width)."""
-        part: Inputs = self.forms[to]  # type: ignore[assignment]
+        part: Reversible = self.forms[to]  # type: ignore[assignment]
         return self.decoders[by](h)[:, : part.size]
 
     def encode_again(self, translated: Tensor, name: str) -> Tensor:
         """(n, width): a translation (n, d) into the modality `name`, through the primary modality's encoder."""
         encoder: Encoder = self.encoders[self.primary]  # type: ignore[assignment]
-        form: Inputs = self.forms[name]  # type: ignore[assignment]
+        form: Reversible = self.forms[name]  # type: ignore[assignment]
         shape = encoder.standard_shape
         if isinstance(encoder, SeriesEncoder):
             return encoder.body(fit_to(translated.unflatten(1, (form.steps, -1)), shape[1]), None)

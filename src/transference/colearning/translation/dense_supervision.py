@@ -25,8 +25,7 @@ explained by whatever C finds at the start, and what it finds later is not asked
 With `dense` 0 none of this is built: the method is `unimodal`, CE(head(E(x)), y), bit for bit. So above 0 the model is
 another one, and what the second signal taught is told by the controls, in which C learns from a shuffled one. With
 `whole` the label is read off p + E(x), the baseline with C beside it: for labels that depend on when something happens
-in a row, or on all of it. Few labels are then soon explained by E, and the head asks for nothing of C: on planted
-segments in noise the area under the curve was .90 without and .58 with it.
+in a row, or on all of it. Few labels may then soon be explained by E, so that the head asks for nothing of C.
 
 Shapes: z (n, K, width); a (n, K); t (n, K, d_t). Cost: a convolution of 5 * d_x * width over all steps, three of
 3 * width^2 over the grid, on as many rows again where there are unlabelled ones, and as many updates again; C is
@@ -59,11 +58,11 @@ from transference.data.loader import chunks, to_batch
 from transference.nn.encoders import mask_of
 from transference.nn.encoders.base import Standardised
 from transference.nn.encoders.video import SIDE
-from transference.nn.inputs import Inputs
 from transference.nn.losses import supervised, unexplained
 from transference.nn.named import ByModality
 from transference.nn.network import Network
 from transference.nn.resampling import resample, shrink
+from transference.nn.reversible import Reversible
 from transference.train.loop import Stage, Step
 from transference.train.neural import NeuralMethod
 from transference.train.schedule import Schedule
@@ -169,12 +168,12 @@ class DenseNetwork(Network):
         self.primary = spec.primary
         self.timeline = Timeline(modality, width, grid) if unfolds(modality) else None
         steps = self.timeline.grid if self.timeline else STEPS
-        forms = {name: Inputs(spec.modalities[name], steps, SIDE) for name in spec.secondary}
+        forms = {name: Reversible(spec.modalities[name], steps, SIDE) for name in spec.secondary}
         self.forms = ByModality(forms)
         sizes = {name: form.size // (form.steps if self.in_step(form) else 1) for name, form in forms.items()}
         self.predictions = ByModality({name: nn.Linear(width, size) for name, size in sizes.items()})
 
-    def in_step(self, form: Inputs) -> bool:
+    def in_step(self, form: Reversible) -> bool:
         """Whether what is predicted has the time of the primary modality."""
         return self.timeline is not None and form.steps > 1
 
@@ -197,7 +196,7 @@ class DenseNetwork(Network):
 
     def missed(self, batch: Batch, name: str, p: Tensor, z: Tensor) -> Tensor:
         """Share of a secondary modality's variance that is not predicted, from (n, width) and (n, grid, width)."""
-        form: Inputs = self.forms[name]  # type: ignore[assignment]
+        form: Reversible = self.forms[name]  # type: ignore[assignment]
         answer = self.predictions[name](z if self.in_step(form) else p).flatten(1)
         target = form(batch.views[name], batch.lengths.get(name))
         return unexplained(answer, target, form.variance, batch.present[name])

@@ -29,7 +29,8 @@ With w = 0 the method is `unimodal` bit for bit; with episodes, a prototypical n
 Source: mu2020 (LSL). Departs from it: besides prototypes there is a head for the classes met in training, and it is
 what teaches the encoder unless `training="episodes"`; a batch is an episode, in which every row is shown and asked;
 padding costs nothing, where the published code teaches it; only the first of a text's frequent words are said; costs
-are relative, so that texts of all lengths weigh alike; the encoder is the modality's default one.
+are relative, so that texts of all lengths weigh alike; the encoder is the modality's default one. The paper's
+comparison without the words for colours has not been made here.
 """
 
 from __future__ import annotations
@@ -156,7 +157,7 @@ class LatentLanguage(NeuralMethod):
         if self.compare == "distance":
             return super().episode(support, y, query)
         primary = self._fitted().primary
-        shown, asked = (torch.from_numpy(self.embed(X.only([primary]))[primary]) for X in (support, query))
+        shown, asked = (torch.from_numpy(self.embed(self._through(X, primary))[primary]) for X in (support, query))
         number = torch.from_numpy(np.unique(np.asarray(y), return_inverse=True)[1])
         prototypes = torch.stack([shown[number == k].mean(0) for k in range(int(number.max()) + 1)])
         return similarity(asked, prototypes, self.compare).softmax(1).numpy()

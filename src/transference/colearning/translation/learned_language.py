@@ -6,7 +6,8 @@ primary modality alone, a few rows of each. Descriptions are needed in training 
     f(x, w) = g(x) . r(w) / sqrt(width) + b                     interpretation: does w describe x?
     q(w | rows) = the decoder's, from the mean of g over them   proposal: what would describe all of these?
     minimise  mean CE(head(g(x)), y)  +  w0 mean of [ (misfit + choice) / 2  +  cost of the true descriptions under q ]
-    misfit = half the mean over matching pairs of -ln sigma(f), half that over other pairs of -ln sigma(-f)
+    misfit = mean over descriptions of: half the mean over matching rows of -ln sigma(f), half that over others of
+             -ln sigma(-f); the whole of either where the other has no row
     choice = mean over rows of -ln (the share of the matching descriptions in a softmax over all)
 
 g is the primary's encoder, (n, *shape) -> (n, width); r reads a description, and the decoder says one from the mean of
@@ -28,7 +29,9 @@ Source: andreas2018 (L3). Departs from it: besides f there is a head for the cla
 descriptions of all rows of a batch, not one a task, matching pairs weigh as much as the many others, and `choice` is
 learned beside, since several classes are told apart (chosen on planted rows, where guessed descriptions gained from
 it); rows of a batch are at once what is shown and what is asked; a description is kept for each class, where the paper
-has one concept to tell from its opposite; the encoder is the modality's default one; only frequent words are said.
+has one concept to tell from its opposite; the encoder is the modality's default one; only frequent words are said. On
+planted rows the prototypes of the same encoder tell new classes better (.71) than guessed descriptions do (.63), which
+is not the paper's order.
 """
 
 from __future__ import annotations
@@ -189,9 +192,10 @@ class LearnedLanguage(NeuralMethod):
         if not others:
             known = " or ".join(map(repr, self.spec_.secondary))
             raise DataError(must_be("The candidates to match", f"seen through {known}", candidates.names))
-        h, shown = self._represented(X), to_batch(candidates, device=self._device())
+        h, device = self._represented(X), self._device()
+        shown = {name: to_batch(self._through(candidates, name), device=device) for name in others}
         with torch.inference_mode():
-            found = [net.interpret(h, net.form(shown, name), name) for name in others]
+            found = [net.interpret(h, net.form(shown[name], name), name) for name in others]
         return torch.stack(found).mean(0).cpu().numpy()
 
     def episode(self, support: Views, y: ArrayLike, query: Views) -> NDArray[Any]:
@@ -259,7 +263,7 @@ class LearnedLanguage(NeuralMethod):
     def _represented(self, X: Views) -> Tensor:
         """(n, width) of the primary modality."""
         primary = self.spec_.primary
-        return torch.from_numpy(self.embed(X.only([primary]))[primary]).to(self._device())
+        return torch.from_numpy(self.embed(self._through(X, primary))[primary]).to(self._device())
 
     def _interpreter(self, verb: str) -> Any:
         self._fitted()

@@ -64,7 +64,12 @@ class Standardised(Encoder):
         self.register_buffer("scale", torch.ones(size))
 
     def set_statistics(self, samples: Tensor) -> None:
-        """From (samples, numbers): mean 0 and deviation 1 for each number; one that is constant becomes 0."""
+        """From (samples, numbers): mean 0 and deviation 1 for each number; one that is constant becomes 0.
+
+        Without a sample, as where every row is of length 0, numbers stay as they are.
+        """
+        if not len(samples):
+            return
         self.mean.copy_(samples.mean(0).view_as(self.mean))
         self.scale.copy_(scale_of(samples).view_as(self.scale))
 
@@ -72,16 +77,16 @@ class Standardised(Encoder):
         return (values - self.mean) * self.scale
 
 
-def scale_of(samples: Tensor) -> Tensor:
+def scale_of(samples: Tensor, least: float = 1e-7) -> Tensor:
     """(numbers,) one over the deviation of each of (samples, numbers), whatever its unit; 0 where it is constant.
 
-    Constant is what differs by less than float32 can hold beside its largest value.
+    Constant is what deviates by no more than `least` of its largest value, by default what float32 can hold.
 
     >>> scale_of(torch.tensor([[0.25, 7.0], [0.75, 7.0]])).tolist()
     [4.0, 0.0]
     """
     deviation = samples.std(0, correction=0)
-    constant = deviation <= 1e-7 * torch.maximum(samples.amax(0), -samples.amin(0))
+    constant = deviation <= least * torch.maximum(samples.amax(0), -samples.amin(0))
     return torch.where(constant, 0.0, 1 / deviation.clamp_min(1e-30))
 
 
