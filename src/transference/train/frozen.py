@@ -6,13 +6,18 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from transference.core.batch import Batch
 from transference.core.spec import Task
 from transference.data.loader import chunks
 from transference.nn.losses import supervised
 from transference.train.loop import Stage, Step
+
+
+def freeze(module: nn.Module) -> None:
+    """No gradient for its parameters from here on, nor one left over."""
+    module.requires_grad_(False).zero_grad(set_to_none=True)
 
 
 class Remembered:
@@ -50,7 +55,7 @@ def head_alone(features: Callable[[Any, Batch], Tensor], task: Task, rate: float
     found: list[Remembered] = []
 
     def begin(net: Any, rows: Batch) -> None:
-        net.requires_grad_(False).zero_grad(set_to_none=True)
+        freeze(net)
         net.head.requires_grad_(True)
         found.append(Remembered(rows.labelled, lambda batch: features(net, batch)))
 

@@ -64,6 +64,11 @@ class NeuralMethod(Method):
     def scores(self, net: Any, batch: Batch) -> Tensor:
         """(n, classes) logits or (n, outputs) values, from the modalities that the card lets it read."""
 
+    def of_task(self, net: Any, batch: Batch) -> dict[str, Tensor]:
+        """{"task": the loss of the scores of labelled rows}: all that a network of one modality minimises."""
+        known = batch.labelled
+        return {"task": supervised(self.scores(net, known), known.target, self.spec_.task)}
+
     def stages(self, net: Any) -> Sequence[Stage]:
         """The hook for methods that need several optimisers, alternating steps, or one stage after another."""
         return (Stage("train", (Step(self.losses),)),)

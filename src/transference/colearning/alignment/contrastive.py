@@ -115,8 +115,7 @@ class Contrastive(NeuralMethod):
     def losses(self, net: Any, batch: Batch) -> dict[str, Tensor]:
         primary = self.spec_.primary
         if not self.weight:
-            known = batch.labelled
-            return {"task": supervised(self.scores(net, known), known.target, self.spec_.task)}
+            return self.of_task(net, batch)
         features = net.encode(batch, primary)  # (n, width)
         losses = {"task": supervised(net.head(features), batch.target, self.spec_.task)}
         scale = net.log_scale.exp().clamp(max=MOST_SCALE)

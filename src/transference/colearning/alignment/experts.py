@@ -48,7 +48,7 @@ from transference.core.spec import DataSpec
 from transference.core.views import Views
 from transference.data.loader import chunks, to_batch
 from transference.nn.experts import GaussianExpert, divergence, draw, product
-from transference.nn.losses import supervised, unexplained
+from transference.nn.losses import unexplained
 from transference.nn.named import ByModality
 from transference.nn.network import Network
 from transference.nn.reversible import Reversible
@@ -161,7 +161,7 @@ class Experts(NeuralMethod):
         return (alignment, head)
 
     def losses(self, net: Network, batch: Batch) -> dict[str, Tensor]:
-        task = self._probe(net, batch)
+        task = self.of_task(net, batch)
         if not isinstance(net, ExpertsNetwork):
             return task
         return task | {name: self.weight * value for name, value in self.without_labels(net, batch).items()}
@@ -212,10 +212,6 @@ class Experts(NeuralMethod):
             raise ConfigError(must_be("The 'weight' of an Experts that generates", "above 0 in its fit", self.weight))
         form: Reversible = net.forms[name]  # type: ignore[assignment]
         return form.rows(net.decoders[name](net.alone(batch, self.spec_.primary)))
-
-    def _probe(self, net: Network, batch: Batch) -> dict[str, Tensor]:
-        known = batch.labelled
-        return {"task": supervised(self.scores(net, known), known.target, self.spec_.task)}
 
     def _shown(self, net: Network, batch: Batch, name: str) -> Tensor:
         """(n, width) of which the head reads a linear map."""

@@ -52,6 +52,7 @@ from transference.nn.encoders.base import scale_of
 from transference.nn.losses import supervised
 from transference.nn.named import ByModality
 from transference.nn.network import Network
+from transference.train.frozen import freeze
 from transference.train.loop import Stage, Step
 from transference.train.neural import NeuralMethod
 from transference.train.schedule import Schedule
@@ -235,8 +236,7 @@ class Latent(NeuralMethod):
 
     def losses(self, net: Any, batch: Batch) -> dict[str, Tensor]:
         if not self.weight:
-            known = batch.labelled
-            return {"task": supervised(self.scores(net, known), known.target, self.spec_.task)}
+            return self.of_task(net, batch)
         features = net.encode(batch, self.spec_.primary)  # (n, width)
         terms = []
         for name, bank in self._banks.items():
@@ -269,7 +269,7 @@ class Latent(NeuralMethod):
 
     def _prepare(self, net: Any, rows: Batch) -> None:
         """Freeze the teachers, and compute all targets once."""
-        net.teachers.requires_grad_(False).zero_grad(set_to_none=True)
+        freeze(net.teachers)
         self._rows = rows
         for name in net.projections:
             if self.prompts is not None:

@@ -54,7 +54,7 @@ from transference.nn.momentum import Momentum, annealed
 from transference.nn.named import ByModality
 from transference.nn.network import Network
 from transference.nn.tokens import Learned, Tokens, Transformer
-from transference.train.frozen import Remembered
+from transference.train.frozen import Remembered, freeze
 from transference.train.loop import Stage, Step
 from transference.train.neural import NeuralMethod
 from transference.train.schedule import Schedule
@@ -284,7 +284,7 @@ class SelfDistilled(NeuralMethod):
     def _freeze(self, net: DistilledNetwork, rows: Batch) -> None:
         """What was taught stays as it is, so r(x) of the labelled rows is computed once."""
         for part in _taught(net):
-            part.requires_grad_(False).zero_grad(set_to_none=True)
+            freeze(part)
         self._represented = Remembered(rows.labelled, net.represent)
 
 

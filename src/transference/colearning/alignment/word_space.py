@@ -293,8 +293,7 @@ class WordSpace(NeuralMethod):
 
     def losses(self, net: Any, batch: Batch) -> dict[str, Tensor]:
         if not self.weight:
-            known = batch.labelled
-            return {"task": supervised(self.scores(net, known), known.target, self.spec_.task)}
+            return self.of_task(net, batch)
         features = net.encode(batch, self.spec_.primary)  # (n, width)
         mask = batch.present[net.name]
         points, words = net.map(features[mask]), net.word(batch.take(mask))  # (pairs, d)

@@ -10,9 +10,10 @@ representation of the primary modality needs to tell the secondary one may be wh
 E_m is the default encoder, which ends in a linear map, so that the sum is a linear layer over all of them; D_m is a
 perceptron of `depth` hidden layers. S is every set of the augmented data: all modalities, and each one alone. Targets
 are always all modalities that a row has. 1 is the loss of answering with the mean, whatever the modality. CE is over
-labelled rows, R(S) over all rows that have S. ``head="beside"`` minimises the sum of both at once. Other `inputs` are
-for comparison: ``all`` does without the augmentation; ``primary`` sees nothing but the primary modality and still tells
-them all (the paper's video-only autoencoder).
+labelled rows, R(S) over all rows that have S; for all modalities, over rows that have the primary and what else they
+have. ``head="beside"`` minimises the sum of both at once. Other `inputs` are for comparison: ``all`` does without the
+augmentation; ``primary`` sees nothing but the primary modality and still tells them all (the paper's video-only
+autoencoder).
 
 With ``depth=0`` everything is linear. If the width is at least the size of all t together, the map M_v from x_v alone
 then ends at  M_v = (C_tv - M_a C_av / 2) C_vv^-1  (C: covariances; a: the other modality): the regression of t on x_v,
@@ -180,7 +181,7 @@ class Autoencoder(NeuralMethod):
 
     def losses(self, net: Any, batch: Batch) -> dict[str, Tensor]:
         if not self.weight:
-            return self._task(net, batch)
+            return self.of_task(net, batch)
         codes = self._codes(net, batch)
         task = supervised(net.head(codes[self.spec_.primary]), batch.target, self.spec_.task)
         return {"task": task, **self._reconstruction(net, batch, codes)}
@@ -214,10 +215,6 @@ class Autoencoder(NeuralMethod):
     def _needs_decoders(self, does: str) -> None:
         if not self.weight:
             raise ConfigError(must_be(f"The 'weight' of an Autoencoder that {does}", "above 0 in its fit", self.weight))
-
-    def _task(self, net: Any, batch: Batch) -> dict[str, Tensor]:
-        known = batch.labelled
-        return {"task": supervised(self.scores(net, known), known.target, self.spec_.task)}
 
     def _codes(self, net: Any, batch: Batch) -> dict[str, Tensor]:
         """Name -> (n, width) of each modality that is encoded; 0 in rows that lack it."""

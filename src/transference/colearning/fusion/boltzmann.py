@@ -51,10 +51,10 @@ from transference.data.loader import chunks
 from transference.nn.boltzmann import DeepMachine, Kind, Rbm, State, contrastive_divergence
 from transference.nn.encoders import word_counts
 from transference.nn.heads import head
-from transference.nn.losses import supervised
 from transference.nn.named import ByModality
 from transference.nn.network import Network
 from transference.nn.reversible import Reversible
+from transference.train.frozen import freeze
 from transference.train.loop import Stage, Step
 from transference.train.neural import NeuralMethod
 from transference.train.schedule import Schedule
@@ -235,8 +235,7 @@ class Boltzmann(NeuralMethod):
         return stages
 
     def losses(self, net: Any, batch: Batch) -> dict[str, Tensor]:
-        known = batch.labelled
-        return {"task": supervised(self.scores(net, known), known.target, self.spec_.task)}
+        return self.of_task(net, batch)
 
     def scores(self, net: Any, batch: Batch) -> Tensor:
         primary = self.spec_.primary
@@ -327,7 +326,7 @@ class Boltzmann(NeuralMethod):
 
     def _freeze(self, net: Any, rows: Batch) -> None:
         """The machine is done: it only infers from now on."""
-        net.machine.requires_grad_(False).zero_grad(set_to_none=True)
+        freeze(net.machine)
         with torch.no_grad():
             units = torch.cat([net.infer(part, self.spec_.primary, self.steps).hidden() for part in chunks(rows)])
         net.unit_mean.copy_(units.mean(0))

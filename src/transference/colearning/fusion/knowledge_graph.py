@@ -15,7 +15,8 @@ where it is above its mean. With h = encoder(x), V concepts and the graph A (V, 
     minimise  CE(head(h) + R context, y) + weight * (BCE(c, presence) + BCE(i, gamma ^ distance to a present concept))
 
 s (n, V, state) starts as c in its first number where a concept is active; b is a vector a concept. The presence is
-taught by all rows that have the secondary modality, labelled or not; the importance target is 0 beyond T steps.
+taught by all rows that have the secondary modality, labelled or not; the importance target is 0 beyond T steps, and i
+is taught as it is after the last of them.
 
 Cost: T multiplications of (V, V) with the states of a batch, also at test time; V is at most `nodes`.
 
@@ -242,8 +243,7 @@ class KnowledgeGraph(NeuralMethod):
 
     def losses(self, net: Any, batch: Batch) -> dict[str, Tensor]:
         if not self.weight:
-            known = batch.labelled
-            return {"task": supervised(self.scores(net, known), known.target, self.spec_.task)}
+            return self.of_task(net, batch)
         h = net.encode(batch, self.spec_.primary)
         seen = net.detector(h)
         contexts, importance, active = net.search(seen.sigmoid(), net.graph)

@@ -25,8 +25,9 @@ Source: ma2021smil and its code. Departs from it: the code computes the error of
 learned, since on planted problems with few labels and many pairs all of the gain comes from it, and without it
 (imagination 0, the source's form) there is none. f also goes to the head past the fusion, so that weight 0 is the
 baseline; the bias of m and n starts at -3, where little is added; the inner rate is constant; rows that lack some of
-several modalities have those imagined. A fine-tuned pretrained model takes no inner step. The code's clean loss and
-learned deviations of e, both unused, are left out.
+several modalities have those imagined. All that is trained takes the inner step, the imagination and the noise too,
+where the source moves the primary's branch and the fusion; a fine-tuned pretrained model takes none. The code's clean
+loss and learned deviations of e, both unused, are left out.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ from transference.data.loader import chunks
 from transference.nn.losses import supervised
 from transference.nn.named import ByModality
 from transference.nn.network import Network
+from transference.train.frozen import freeze
 from transference.train.loop import Stage, Step
 from transference.train.neural import NeuralMethod
 from transference.train.schedule import Schedule
@@ -290,7 +292,7 @@ class MetaMissing(NeuralMethod):
         """Fix the encoders of the secondary modalities, and cluster what they make of all rows that have them."""
         net.eval()
         for name in self.spec_.secondary:
-            net.encoders[name].requires_grad_(False).zero_grad(set_to_none=True)
+            freeze(net.encoders[name])
             with torch.no_grad():
                 parts = [net.encode(chunk, name) for chunk in chunks(rows.take(rows.present[name]))]
             net.imagination[name].fit(torch.cat(parts), self.clusters, derive(self.seed, "centroids", name))

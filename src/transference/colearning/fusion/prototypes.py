@@ -50,7 +50,7 @@ from transference.nn.losses import supervised
 from transference.nn.named import ByModality
 from transference.nn.network import Network
 from transference.nn.prototypes import blend, class_means, nearness
-from transference.train.frozen import Remembered
+from transference.train.frozen import Remembered, freeze
 from transference.train.loop import Stage, Step
 from transference.train.neural import NeuralMethod
 from transference.train.schedule import Schedule
@@ -142,8 +142,7 @@ class Prototypes(NeuralMethod):
         )
 
     def losses(self, net: Any, batch: Batch) -> dict[str, Tensor]:
-        known = batch.labelled
-        return {"task": supervised(self.scores(net, known), known.target, self.spec_.task)}
+        return self.of_task(net, batch)
 
     def scores(self, net: Any, batch: Batch) -> Tensor:
         return net.head(net.encode(batch, self.spec_.primary))
@@ -195,7 +194,7 @@ class Prototypes(NeuralMethod):
     def _fix_encoder(self, net: Any, rows: Batch) -> None:
         """No gradient for the primary's encoder from here on; its features' statistics go to the generators."""
         encoder = net.encoders[self.spec_.primary]
-        encoder.requires_grad_(False).zero_grad(set_to_none=True)
+        freeze(encoder)
         net.eval()
         self._features = Remembered(rows, lambda batch: net.encode(batch, self.spec_.primary))
         for generator in net.generators.values():

@@ -194,8 +194,7 @@ class Cyclic(NeuralMethod):
 
     def losses(self, net: Network, batch: Batch) -> dict[str, Tensor]:
         if not isinstance(net, CyclicNetwork):
-            known = batch.labelled
-            return {"task": supervised(self.scores(net, known), known.target, self.spec_.task)}
+            return self.of_task(net, batch)
         encodings = net.encodings(batch)
         last = list(encodings.values())[-1]
         losses = {"task": supervised(net.head(last), batch.target, self.spec_.task)}

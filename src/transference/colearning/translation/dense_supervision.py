@@ -256,8 +256,7 @@ class DenseSupervision(NeuralMethod):
 
     def losses(self, net: Network, batch: Batch) -> dict[str, Tensor]:
         if not isinstance(net, DenseNetwork):
-            known = batch.labelled
-            return {"task": supervised(self.scores(net, known), known.target, self.spec_.task)}
+            return self.of_task(net, batch)
         read, p, z = net.represent(batch)
         task = supervised(net.head(read), batch.target, self.spec_.task)
         return {"task": task, "dense": self._missed(net, batch, p, z)}

@@ -170,8 +170,7 @@ class LearnedLanguage(NeuralMethod):
 
     def losses(self, net: Any, batch: Any) -> dict[str, Tensor]:
         if not self.weight:
-            known = batch.labelled
-            return {"task": supervised(self.scores(net, known), known.target, self.spec_.task)}
+            return self.of_task(net, batch)
         h = net.encode(batch, self.spec_.primary)  # (n, width)
         concept = concepts(h, batch.target)
         terms = [self._language(net, h, concept, batch, name) for name in self.spec_.secondary]

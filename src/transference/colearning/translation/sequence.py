@@ -185,8 +185,7 @@ class Sequence(NeuralMethod):
 
     def losses(self, net: Network, batch: Batch) -> dict[str, Tensor]:
         if not isinstance(net, SequenceNetwork):
-            known = batch.labelled
-            return {"task": supervised(self.scores(net, known), known.target, self.spec_.task)}
+            return self.of_task(net, batch)
         names = self.spec_.secondary
         h = net.encode(batch, self.spec_.primary)
         translated = net.translate(batch, h, names, truth=True)

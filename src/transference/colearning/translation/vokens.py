@@ -58,6 +58,7 @@ from transference.nn.inputs import Inputs
 from transference.nn.losses import supervised
 from transference.nn.named import ByModality
 from transference.nn.network import Network
+from transference.train.frozen import freeze
 from transference.train.loop import Stage, Step
 from transference.train.neural import NeuralMethod
 from transference.train.schedule import Schedule
@@ -295,8 +296,7 @@ class Vokens(NeuralMethod):
 
     def losses(self, net: Any, batch: Batch) -> dict[str, Tensor]:
         if not hasattr(net, "language"):
-            known = batch.labelled
-            return {"task": supervised(self.scores(net, known), known.target, self.spec_.task)}
+            return self.of_task(net, batch)
         primary, mask = self.spec_.primary, batch.is_labelled
         given, real = net.language.read(batch.views[primary], batch.lengths.get(primary))
         is_masked = net.language.blank is not None
@@ -353,7 +353,7 @@ class Vokens(NeuralMethod):
 
     def _retrieve(self, net: Any, rows: Batch) -> None:
         """Freeze the matching, fill the banks, and find the voken of every token of the training rows."""
-        net.matching.requires_grad_(False).zero_grad(set_to_none=True)
+        freeze(net.matching)
         net.matching.eval()
         for bank, name in zip(net.matching.keys, self.spec_.secondary, strict=True):
             there = rows.present[name].nonzero()[:, 0]
