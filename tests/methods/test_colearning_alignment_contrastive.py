@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from transference.colearning.alignment.contrastive import Contrastive, info_nce
+from transference.colearning.alignment.contrastive import Contrastive, Memory, info_nce
 from transference.core.errors import ConfigError
 from transference.core.seeding import fence
 from transference.core.views import Views
@@ -186,3 +186,44 @@ def test_smoothing_is_checked() -> None:
     X, y = planted()
     with pytest.raises(ConfigError, match=r"The 'smoothing' parameter of Contrastive must be a number in \[0, 1\)"):
         Contrastive(smoothing=1.0, schedule=FAST).fit(X, y)
+
+
+def test_others_are_held_against_each_row_in_both_directions() -> None:
+    u, v, more_u, more_v, scale = unit(3, 4, 0), unit(3, 4, 1), unit(5, 4, 2), unit(5, 4, 3), 6.0
+    total = 0.0
+    for a, b, more in ((u, v, more_v), (v, u, more_u)):
+        for i in range(3):
+            weights = [math.exp(scale * float((a[i] * each).sum())) for each in (*b, *more)]
+            total -= math.log(weights[i] / sum(weights))
+    assert info_nce(u, v, scale, 0.0, (more_u, more_v)).item() == pytest.approx(total / 6, rel=1e-9)
+
+
+def test_a_memory_gives_rows_outside_the_batch_and_follows_those_inside() -> None:
+    rows = torch.tensor([3, 8, 10, 40])
+    memory = Memory(rows, unit(4, 2, 0).float(), unit(4, 2, 1).float())
+    first = [bank.vectors.clone() for bank in memory.banks]
+    new = unit(2, 2, 2).float(), unit(2, 2, 3).float()
+    with fence(0, "draws"):
+        found = memory.others(torch.tensor([40, 8]), *new, 9)
+    for one, bank in zip(found, first, strict=True):
+        assert sorted(map(tuple, one.tolist())) == sorted(map(tuple, bank[[0, 2]].tolist()))
+    memory.follow()
+    for bank, old, values in zip(memory.banks, first, new, strict=True):
+        torch.testing.assert_close(bank.vectors[[0, 2]], old[[0, 2]])
+        torch.testing.assert_close(bank.vectors[[3, 1]], F.normalize(old[[3, 1]] + values, dim=1))
+
+
+def test_a_memory_of_many_pairs_helps_small_batches_to_find_the_very_pair() -> None:
+    """Twelve numbers are shared: with four rows a batch there is little to be told apart by."""
+    schedule = Schedule(updates=150, batch_size=4, validation=0.0, device="cpu")
+    hits: dict[int, list[float]] = {0: [], 128: []}
+    for seed in range(3):
+        g = np.random.default_rng(seed)
+        shared, turn = g.normal(size=(500, 12)), g.normal(size=(12, 12))
+        one, two = shared + 0.3 * g.normal(size=(500, 12)), np.tanh(shared @ turn) + 0.1 * g.normal(size=(500, 12))
+        X = Views.of(primary="one", one=one, two=two)
+        for memory, found in hits.items():
+            model = Contrastive(weight=1.0, memory=memory, schedule=schedule, seed=seed).fit(X[:300])
+            scores = model.match(X[300:].only(["one"]), X[300:])
+            found.append(float((scores.argmax(1) == np.arange(200)).mean()))
+    assert np.mean(hits[128]) > np.mean(hits[0]) + 0.02, hits

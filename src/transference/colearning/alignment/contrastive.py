@@ -9,21 +9,28 @@ U, V (n, d) are linear projections, of unit length, of the primary's and the sec
 the batch that have both, I the pairing and s a learned log scale that starts at ln(1 / 0.07). With `smoothing` e the
 pairing is softened: (1 - e) CE + e times the CE to the uniform distribution.
 
+With a `memory` of k, S gets k further columns (S^T likewise): pairs of rows outside the batch, drawn anew every time,
+as they were last seen. Each training row has a place there, which follows its representation at every sight of it:
+(old + new) / 2, brought to length 1.
+
 Without labels the second term is learned alone. In the shared space rows are matched with rows of another modality:
 retrieval, and zero-shot classification by descriptions of the classes.
 
-Cost: the secondary's encoder in training; n^2 d for the similarities of a batch of n pairs.
-Source: radford2021clip; smoothing as in jia2021align. Departs from them: where there are labels, the task is learned
-at the same time; batches are small, so the negatives are few; rows of the same class are negatives too. The loss was
-found equal to that of a published implementation of CLIP with random weights; OpenAI's weights were not tried.
+Cost: the secondary's encoder in training; n (n + k) d for the similarities of a batch of n pairs.
+Source: radford2021clip; smoothing as in jia2021align, the memory as in tian2020. Departs from them: where there are
+labels, the task is learned at the same time; batches are small, so without a memory the negatives are few; rows of the
+same class are negatives too; the memory starts with all rows encoded. The loss was found equal to that of a published
+implementation of CLIP with random weights; OpenAI's weights were not tried.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -31,9 +38,13 @@ from transference.core.batch import Batch
 from transference.core.method import Card
 from transference.core.parameters import Interval
 from transference.core.spec import DataSpec
+from transference.core.views import Views
+from transference.data.loader import chunks
 from transference.nn.losses import supervised
 from transference.nn.named import ByModality
 from transference.nn.network import Network
+from transference.nn.queue import UnitQueue
+from transference.train.loop import Stage, Step
 from transference.train.neural import NeuralMethod
 from transference.train.schedule import Schedule
 
@@ -41,7 +52,13 @@ START_SCALE = 1 / 0.07
 MOST_SCALE = 100.0
 
 
-def info_nce(u: Tensor, v: Tensor, scale: Tensor | float, smoothing: float = 0.0) -> Tensor:
+def info_nce(
+    u: Tensor,
+    v: Tensor,
+    scale: Tensor | float,
+    smoothing: float = 0.0,
+    others: tuple[Tensor, Tensor] | None = None,
+) -> Tensor:
     """Symmetric InfoNCE of matching rows, in nats.
 
     Parameters
@@ -51,7 +68,9 @@ def info_nce(u: Tensor, v: Tensor, scale: Tensor | float, smoothing: float = 0.0
     scale
         Inverse temperature.
     smoothing
-        Share of the target spread over all rows, in [0, 1).
+        Share of the target spread over all that a row is held against, in [0, 1).
+    others
+        (k, d) that no row of `v` belongs to, like rows of `u`, and (k, d) like rows of `v`.
 
     Examples
     --------
@@ -63,9 +82,12 @@ def info_nce(u: Tensor, v: Tensor, scale: Tensor | float, smoothing: float = 0.0
     """
     similarity = scale * u @ v.T  # (n, n)
     pairing = torch.arange(len(u), device=u.device)
-    forth = F.cross_entropy(similarity, pairing, label_smoothing=smoothing)
-    back = F.cross_entropy(similarity.T, pairing, label_smoothing=smoothing)
-    return (forth + back) / 2
+    forth, back = similarity, similarity.T
+    if others is not None:
+        forth = torch.cat([forth, scale * u @ others[1].T], 1)  # (n, n + k)
+        back = torch.cat([back, scale * v @ others[0].T], 1)
+    losses = [F.cross_entropy(each, pairing, label_smoothing=smoothing) for each in (forth, back)]
+    return torch.stack(losses).mean()
 
 
 class Contrastive(NeuralMethod):
@@ -77,6 +99,8 @@ class Contrastive(NeuralMethod):
         w, at least 0; 0 is the unimodal baseline.
     smoothing
         e in [0, 1): how much a pairing is doubted.
+    memory
+        k, at least 0: pairs outside the batch that are contrasted too.
     width, schedule, seed
         See `NeuralMethod`. The shared space is as wide as the representations.
     """
@@ -89,13 +113,18 @@ class Contrastive(NeuralMethod):
         at_test="primary",
         tasks=frozenset({"classification", "regression", "multilabel", "unsupervised", "retrieval", "zero_shot"}),
     )
-    constraints = {"weight": Interval(0), "smoothing": Interval(0, 1, open_high=True)}
+    constraints = {
+        "weight": Interval(0),
+        "smoothing": Interval(0, 1, open_high=True),
+        "memory": Interval(0, whole=True),
+    }
 
     def __init__(
         self,
         *,
         weight: float = 0.5,
         smoothing: float = 0.0,
+        memory: int = 0,
         width: int = 64,
         schedule: Schedule = Schedule(),
         seed: int = 0,
@@ -103,6 +132,12 @@ class Contrastive(NeuralMethod):
         super().__init__(width=width, schedule=schedule, seed=seed)
         self.weight = weight
         self.smoothing = smoothing
+        self.memory = memory
+
+    def learn(self, X: Views, target: NDArray[Any]) -> None:
+        self._memories: dict[str, Memory] = {}
+        super().learn(X, target)
+        del self._memories
 
     def build(self, spec: DataSpec) -> Network:
         names = [spec.primary, *(spec.secondary if self.weight else ())]
@@ -112,6 +147,11 @@ class Contrastive(NeuralMethod):
             net.log_scale = nn.Parameter(torch.tensor(math.log(START_SCALE)))
         return net
 
+    def stages(self, net: Any) -> Sequence[Stage]:
+        if not (self.weight and self.memory):
+            return super().stages(net)
+        return (Stage("train", (Step(self.losses),), begin=self._begin, after=self._follow),)
+
     def losses(self, net: Any, batch: Batch) -> dict[str, Tensor]:
         primary = self.spec_.primary
         if not self.weight:
@@ -120,11 +160,13 @@ class Contrastive(NeuralMethod):
         losses = {"task": supervised(net.head(features), batch.target, self.spec_.task)}
         scale = net.log_scale.exp().clamp(max=MOST_SCALE)
         share = self.weight / len(self.spec_.secondary)
+        memories = getattr(self, "_memories", {})  # in training alone
         for name in self.spec_.secondary:
             mask = batch.present[name]
             u = self._shared(net, features[mask], primary)  # (pairs, width)
             v = self._shared(net, net.encode(batch.take(mask), name), name)
-            contrast = info_nce(u, v, scale, self.smoothing) if len(u) > 1 else u.sum() * 0.0
+            others = memories[name].others(batch.rows[mask], u, v, self.memory) if name in memories else None
+            contrast = info_nce(u, v, scale, self.smoothing, others) if len(u) > 1 else u.sum() * 0.0
             losses[f"contrast with {name}"] = share * contrast
         return losses
 
@@ -139,3 +181,51 @@ class Contrastive(NeuralMethod):
     def _shared(self, net: Any, features: Tensor, name: str) -> Tensor:
         """(n, width) of unit length."""
         return F.normalize(net.projections[name](features), dim=1)
+
+    def _begin(self, net: Any, rows: Batch) -> None:
+        """Every pair gets its place."""
+        for name in self.spec_.secondary:
+            pairs = rows.complete([self.spec_.primary, name])
+            pairs = pairs.take(pairs.rows.argsort(stable=True))
+            with torch.no_grad():
+                sides = [
+                    torch.cat([self._shared(net, net.encode(part, each), each) for part in chunks(pairs)])
+                    for each in (self.spec_.primary, name)
+                ]
+            self._memories[name] = Memory(pairs.rows, *sides)
+
+    def _follow(self, net: Any, done: int) -> None:
+        for memory in self._memories.values():
+            memory.follow()
+
+
+class Memory:
+    """A place for every pair of the training rows.
+
+    Parameters
+    ----------
+    rows
+        (n,) their numbers, ascending.
+    u, v
+        (n, width) of unit length.
+    """
+
+    def __init__(self, rows: Tensor, u: Tensor, v: Tensor) -> None:
+        self.rows = rows
+        self.banks = tuple(UnitQueue(*each.shape).to(each.device) for each in (u, v))
+        self.seen = torch.arange(len(rows), device=rows.device), (u, v)
+        self.follow()
+
+    def others(self, rows: Tensor, u: Tensor, v: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """Two times (at most `count`, width) of rows that are not among these, which are kept in mind."""
+        places = torch.searchsorted(self.rows, rows)
+        self.seen = places, (u.detach(), v.detach())
+        drawn = torch.randperm(len(self.rows))[: count + len(rows)].to(rows.device)
+        drawn = drawn[~torch.isin(drawn, places)][:count]
+        return self.banks[0].vectors[drawn], self.banks[1].vectors[drawn]
+
+    def follow(self) -> None:
+        """Move the places of the rows that were seen last."""
+        places, values = self.seen
+        for bank, each in zip(self.banks, values, strict=True):
+            bank.follow(places, each)
