@@ -177,6 +177,22 @@ def test_what_an_absent_modality_holds_makes_no_concept_present() -> None:
         torch.testing.assert_close(second[name], value, rtol=0, atol=0)
 
 
+def test_importance_is_taught_where_a_concept_is_known_and_active() -> None:
+    X, y, _, _ = concepts(0)
+    there = np.arange(len(X)) % 3 > 0
+    X = X.replace("tags", X["tags"], present=there)
+    method = KnowledgeGraph(graph=np.roll(np.eye(6), 1, 1), steps=1, expand=1, schedule=FAST).fit(X, y)
+    net, batch = method.net_, to_batch(X, numbers(y))
+    with torch.no_grad():
+        _, logits, active = net.search(net.detector(net.encode(batch, "x")).sigmoid(), net.graph)
+        wanted = importance_target(torch.from_numpy(X["tags"]), net.graph, 1, 0.3)
+        cost = -(wanted * logits.sigmoid().log() + (1 - wanted) * (1 - logits.sigmoid()).log())
+        found = method.losses(net, batch)["importance"]
+    counted = active.bool() & torch.from_numpy(there)[:, None]
+    assert 0 < counted.sum() < there.sum() * 6
+    torch.testing.assert_close(found, cost[counted].mean(), rtol=1e-4, atol=1e-5)
+
+
 def numbers(y: np.ndarray) -> np.ndarray:
     """Class numbers, -1 where unlabelled."""
     return np.array([-1 if label is None else "abc".index(label) for label in y])

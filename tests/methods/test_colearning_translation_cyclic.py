@@ -316,3 +316,11 @@ def test_a_joint_representation_regresses_better_than_one_of_the_primary_modalit
             joint = Cyclic(hierarchical=hierarchical, schedule=schedule, width=16, seed=seed).fit(X[:300], few[:300])
             gain.append(joint.score(X[300:], y[300:]) - alone.score(X[300:], y[300:]))
     assert min(np.mean(gain) for gain in gains.values()) > 0.15
+
+
+def test_without_translation_there_is_no_further_encoding() -> None:
+    X, y = three()
+    names = [
+        name for name, _ in Cyclic(hierarchical=True, translation=0.0, schedule=QUICK).fit(X, y).net_.named_parameters()
+    ]
+    assert not any(name.startswith("further") for name in names)

@@ -195,3 +195,20 @@ def test_mean_field_bounds_the_likelihood_and_every_step_raises_the_bound(layers
         before = bound
     if spread < 1:
         torch.testing.assert_close(bound, exact, atol=0.1, rtol=0)
+
+
+def test_a_text_of_two_and_a_bit_words_is_drawn_with_two() -> None:
+    part = Rbm(6, 2, "counts")
+    assert part.draw(torch.zeros(3, 6), torch.tensor([[2.4], [5.0], [0.0]])).sum(1).tolist() == [2, 5, 0]
+
+
+def test_inference_begins_with_each_layer_told_twice_by_the_one_below() -> None:
+    machine = DeepMachine({"a": (4, "binary"), "b": (3, "gaussian")}, units=5, layers=2, deviation=1.0)
+    torch.manual_seed(0)
+    for parameter in machine.parameters():
+        torch.nn.init.normal_(parameter)
+    v = torch.rand(7, 4)
+    state = machine.begin({"a": v}, {"a": None})
+    first, second, _ = machine.tower("a")
+    torch.testing.assert_close(state.towers["a"][1], torch.sigmoid(2 * first.up(v)))
+    torch.testing.assert_close(state.towers["a"][2], torch.sigmoid(2 * second.up(state.towers["a"][1])))

@@ -128,8 +128,6 @@ class SequenceNetwork(Network):
         for name in names:
             decoder: SequenceDecoder = self.decoders[name]  # type: ignore[assignment]
             true = self.form(batch, name).unflatten(1, (decoder.steps, -1)) if truth and decoder.forcing else None
-            if true is not None:
-                true = true.where(batch.present[name][:, None, None], 0.0)
             found[name] = decoder(h, states, real, true).flatten(1)
         return found
 
