@@ -10,6 +10,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
+from two_factors import two_factors
 
 from transference.colearning.alignment.experts import Experts, others
 from transference.core.errors import ConfigError, DataError
@@ -309,24 +310,13 @@ def test_every_kind_of_numbers_is_generated_in_its_shape() -> None:
         model.generate(X, "notion")
 
 
-def planted(seed: int, noise: bool, n: int = 1000) -> tuple[Views, NDArray[Any], NDArray[Any]]:
-    """y depends on two factors; t holds them, x mixes them with twenty louder ones. Few labels, many pairs."""
-    g = np.random.default_rng(seed)
-    factors, loud = g.normal(size=(n, 2)), g.normal(size=(n, 20))
-    y = (factors @ g.normal(size=2) > 0).astype(int)
-    x = factors @ g.normal(size=(2, 40)) + 0.67 * loud @ g.normal(size=(20, 40)) + 0.3 * g.normal(size=(n, 40))
-    few = y.copy()
-    few[16:] = -1
-    return Views.of(primary="x", x=x, t=g.normal(size=(n, 2)) if noise else factors), y, few
-
-
 @pytest.mark.parametrize(("joint", "seeds"), [(False, 3), (True, 2)])
 def test_pairs_teach_what_is_shared_and_noise_gives_nothing(joint: bool, seeds: int) -> None:
     gains: dict[bool, list[float]] = {False: [], True: []}
     schedule = Schedule(updates=80, learning_rate=1e-2)
     for seed in range(seeds):
         for noise, gain in gains.items():
-            X, y, few = planted(seed, noise)
+            X, y, few = two_factors(seed, noise, 1000)
             models = (create("unimodal", width=16, schedule=schedule, seed=seed),)
             models += (Experts(joint=joint, width=16, schedule=schedule, seed=seed),)
             alone, ours = (model.fit(X[:600], few[:600]).score(X[600:], y[600:]) for model in models)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
+from two_factors import two_factors
 
 from transference.colearning.alignment.self_distilled import (
     SelfDistilled,
@@ -311,23 +312,12 @@ def test_with_weight_0_it_is_unimodal_bit_for_bit() -> None:
     assert set(same.net_.state_dict()) == set(alone.net_.state_dict())
 
 
-def planted(seed: int, noise: bool, n: int = 1000) -> tuple[Views, NDArray[Any], NDArray[Any]]:
-    """y depends on two factors; t holds them, x mixes them with twenty louder ones. Few labels, many pairs."""
-    g = np.random.default_rng(seed)
-    factors, loud = g.normal(size=(n, 2)), g.normal(size=(n, 20))
-    y = (factors @ g.normal(size=2) > 0).astype(int)
-    x = factors @ g.normal(size=(2, 40)) + 0.67 * loud @ g.normal(size=(20, 40)) + 0.3 * g.normal(size=(n, 40))
-    few = y.copy()
-    few[16:] = -1
-    return Views.of(primary="x", x=x, t=g.normal(size=(n, 2)) if noise else factors), y, few
-
-
 def test_the_others_tokens_teach_what_is_shared_and_noise_gives_nothing() -> None:
     gains: dict[bool, list[float]] = {False: [], True: []}
     schedule = Schedule(updates=100, learning_rate=1e-2)
     for seed in range(4):
         for noise, gain in gains.items():
-            X, y, few = planted(seed, noise)
+            X, y, few = two_factors(seed, noise, 1000)
             models = (create("unimodal", width=32, schedule=schedule, seed=seed),)
             models += (SelfDistilled(width=32, schedule=schedule, seed=seed),)
             alone, ours = (model.fit(X[:600], few[:600]).score(X[600:], y[600:]) for model in models)

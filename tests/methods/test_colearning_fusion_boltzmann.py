@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from small_machines import bits, log_sum
 from torch import Tensor
 
 from transference.colearning.fusion import boltzmann
@@ -22,31 +22,11 @@ from transference.core.registry import create
 from transference.core.spec import ModalitySpec
 from transference.core.views import Views
 from transference.data.loader import to_batch
-from transference.nn.boltzmann import DeepMachine, State
+from transference.nn.boltzmann import State
 from transference.train.schedule import Schedule
 
 ID = "colearning.fusion.boltzmann"
 QUICK = Schedule(updates=20, batch_size=16)
-
-
-def bits(k: int) -> Tensor:
-    """(2^k, k) all rows of zeros and ones."""
-    return torch.tensor(list(itertools.product([0.0, 1.0], repeat=k)))
-
-
-def states(machine: DeepMachine, visible: dict[str, Tensor]) -> State:
-    """Every combination of hidden units beside one row of visible ones."""
-    hidden, towers, k = bits(2 * (len(visible) * machine.layers + 1)), {}, 0
-    for name, v in sorted(visible.items()):
-        layers = [hidden[:, k + 2 * depth : k + 2 * depth + 2] for depth in range(machine.layers)]
-        towers[name] = (v.expand(len(hidden), -1), *layers)
-        k += 2 * machine.layers
-    return State(towers, hidden[:, k:])
-
-
-def log_sum(machine: DeepMachine, visible: dict[str, Tensor]) -> Tensor:
-    """log of the sum of exp(-E) over the hidden units, of one row, term by term."""
-    return (-machine.energy(states(machine, visible))).logsumexp(0)
 
 
 def test_the_gradient_of_the_whole_machine_is_data_minus_exact_model(monkeypatch: pytest.MonkeyPatch) -> None:

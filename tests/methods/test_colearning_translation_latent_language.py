@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from shape_world import episodes, shape_world
 from torch.nn import functional as F
+from two_factors import two_factors
 
 from transference.colearning.translation.latent_language import LatentLanguage, episode_loss
 from transference.core.errors import ConfigError
@@ -206,22 +207,11 @@ def test_true_captions_help_those_of_other_rows_hurt_and_the_order_of_words_does
     assert abs(found["words"] - found["true"]) < 0.05, found
 
 
-def planted(seed: int, noise: bool, n: int = 800, labelled: int = 16) -> tuple[Views, NDArray[Any], NDArray[Any]]:
-    """y depends on two factors; v holds them, x mixes them with twenty louder ones. Few labels, many pairs."""
-    g = np.random.default_rng(seed)
-    factors, others = g.normal(size=(n, 2)), g.normal(size=(n, 20))
-    y = (factors @ g.normal(size=2) > 0).astype(int)
-    x = factors @ g.normal(size=(2, 40)) + 0.67 * others @ g.normal(size=(20, 40)) + 0.3 * g.normal(size=(n, 40))
-    few = y.copy()
-    few[labelled:] = -1
-    return Views.of(primary="x", x=x, v=g.normal(size=(n, 2)) if noise else factors), y, few
-
-
 def test_what_has_no_words_describes_too_and_noise_gives_nothing() -> None:
     gains: dict[bool, list[float]] = {False: [], True: []}
     for seed in range(3):
         for noise, gain in gains.items():
-            X, y, few = planted(seed, noise)
+            X, y, few = two_factors(seed, noise, 800, "v")
             alone, ours = (
                 create(name, schedule=Schedule(updates=80, device="cpu"), width=16, seed=seed)
                 .fit(X[:500], few[:500])

@@ -7,14 +7,9 @@ import math
 
 import pytest
 import torch
-from torch import Tensor
+from small_machines import bits, log_sum, states
 
 from transference.nn.boltzmann import DeepMachine, Kind, Rbm, State, contrastive_divergence, free_energy
-
-
-def bits(k: int) -> Tensor:
-    """(2^k, k) all rows of zeros and ones."""
-    return torch.tensor(list(itertools.product([0.0, 1.0], repeat=k)))
 
 
 def rbm(size: int, units: int, kind: Kind = "binary", seed: int = 0, spread: float = 1.0) -> Rbm:
@@ -33,21 +28,6 @@ def deep(layers: int, kinds: dict[str, tuple[int, Kind]], seed: int = 0, spread:
         for value in machine.parameters():
             value.copy_(spread * torch.randn(value.shape, generator=g))
     return machine
-
-
-def states(machine: DeepMachine, visible: dict[str, Tensor]) -> State:
-    """Every combination of hidden units beside one row of visible ones."""
-    hidden, towers, k = bits(2 * (len(visible) * machine.layers + 1)), {}, 0
-    for name, v in sorted(visible.items()):
-        layers = [hidden[:, k + 2 * depth : k + 2 * depth + 2] for depth in range(machine.layers)]
-        towers[name] = (v.expand(len(hidden), -1), *layers)
-        k += 2 * machine.layers
-    return State(towers, hidden[:, k:])
-
-
-def log_sum(machine: DeepMachine, visible: dict[str, Tensor]) -> Tensor:
-    """log of the sum of exp(-E) over the hidden units, of one row, term by term."""
-    return (-machine.energy(states(machine, visible))).logsumexp(0)
 
 
 @pytest.mark.parametrize(

@@ -232,3 +232,11 @@ def test_other_modalities_keep_to_shapes_an_encoder_can_read() -> None:
     """A series of single numbers, or an image with a short side, is read as a vector."""
     assert isinstance(encoder(ModalitySpec("m", "series", (9,)), WIDTH), VectorEncoder)
     assert isinstance(encoder(ModalitySpec("m", "image", (3, 64, 7)), WIDTH), VectorEncoder)
+
+
+@SEQUENTIAL
+def test_rows_without_a_step_leave_the_statistics_as_they_are(name: str) -> None:
+    part, empty = encoder(SPECS[name], WIDTH), torch.zeros(3, dtype=torch.int64)
+    values = torch.zeros(3, *SPECS[name].shape)
+    part.fit_statistics(values, empty)
+    assert torch.isfinite(part(values, empty)).all()

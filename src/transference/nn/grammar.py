@@ -8,18 +8,17 @@ programming, the grammar by hard EM; some signals may say which states they hold
 from __future__ import annotations
 
 import math
-import warnings
 from typing import NamedTuple
 
-import numpy as np
 import torch
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 from torch.nn import functional as F
 
+from transference.nn.clusters import k_means
+
 NO_NAME = -1
 ROUNDS = 30  # of EM, at most
+STARTS = 3  # of k-means
 LEAST_VARIANCE = 1e-2  # of a standardised number
 RATES = (0.05, 1e3)  # of steps beyond the first
 PRIOR = 1.0  # times that every change of skill counts as seen
@@ -158,7 +157,7 @@ def induce(x: Tensor, names: Tensor, skills: int, seed: int) -> tuple[Grammar, T
     phases = [told, torch.ones_like(told)] if told.any() and not told.all() else [torch.ones_like(told)]
     labels = names.gather(1, torch.arange(length, device=x.device) * (names != NO_NAME).sum(1)[:, None] // length)
     if not told.any():
-        labels = clusters(x.flatten(0, 1), skills, seed).view(n, length)
+        labels = k_means(x.flatten(0, 1), skills, seed, STARTS)[1].view(n, length)
     used = F.pad(torch.bincount(labels[phases[0]].flatten(), minlength=skills) > 0, (0, 1), value=True)
     allowed = used[:, None] & used & ~torch.eye(skills + 1, dtype=torch.bool, device=x.device)
     chain = torch.zeros(allowed.shape, dtype=x.dtype, device=x.device).where(allowed, -math.inf)
@@ -174,15 +173,6 @@ def induce(x: Tensor, names: Tensor, skills: int, seed: int) -> tuple[Grammar, T
             labels[rows] = found
             grammar = grammar.update(x[rows], found)
     return grammar, labels, trace
-
-
-def clusters(points: Tensor, most: int, seed: int) -> Tensor:
-    """(n,) number of the k-means cluster of each of (n, d) points."""
-    values = points.double().cpu().numpy()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer clusters than asked for, since points coincide
-        model = KMeans(min(most, len(np.unique(values, axis=0))), n_init=3, random_state=seed).fit(values)
-    return torch.from_numpy(model.labels_).to(points.device).long()
 
 
 def compact(names: Tensor) -> Tensor:

@@ -50,9 +50,10 @@ from transference.core.seeding import derive
 from transference.core.spec import DataSpec, ModalitySpec
 from transference.core.views import Views
 from transference.data.loader import to_batch
+from transference.nn.clusters import k_means
 from transference.nn.encoders import mask_of, word_counts
 from transference.nn.encoders.base import scale_of
-from transference.nn.grammar import NO_NAME, Grammar, clusters, compact, induce
+from transference.nn.grammar import NO_NAME, STARTS, Grammar, compact, induce
 from transference.nn.inputs import Inputs
 from transference.nn.losses import supervised
 from transference.nn.named import ByModality
@@ -109,7 +110,7 @@ class Induced(nn.Module):
         if self.steps is not None:
             x = self.steps.read(rows)
             names = torch.full(x.shape[:2], NO_NAME, device=x.device)
-            names[present] = clusters(x[present].flatten(0, 1), self.skills, seed).view(-1, x.shape[1])
+            names[present] = k_means(x[present].flatten(0, 1), self.skills, seed, STARTS)[1].view(-1, x.shape[1])
             return compact(names)
         values = rows.views[self.modality.name]
         there = (mask_of(rows.lengths.get(self.modality.name), values) > 0) & present[:, None]

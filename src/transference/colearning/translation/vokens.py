@@ -33,15 +33,12 @@ key; the task is learned at the same time; a blanked word is sought in the batch
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -53,6 +50,7 @@ from transference.core.seeding import derive, numpy_generator
 from transference.core.spec import DataSpec, ModalitySpec, Task
 from transference.core.views import Views
 from transference.data.loader import chunks, to_batch
+from transference.nn.clusters import k_means
 from transference.nn.encoders import encoder, mask_of
 from transference.nn.inputs import Inputs
 from transference.nn.losses import supervised
@@ -362,7 +360,8 @@ class Vokens(NeuralMethod):
                 shown = chunks(rows.take(there[torch.from_numpy(chosen).to(there.device)]))
                 keys = torch.cat([net.matching.match_things(part, name) for part in shown])
             if self.clusters is not None:
-                keys = _centres(keys, self.clusters, derive(self.seed, "clusters", name) % 2**32)
+                centres, _ = k_means(keys, self.clusters, derive(self.seed, "clusters", name) % 2**32)
+                keys = F.normalize(centres, dim=1).to(keys)
             bank[: len(keys)] = keys
         rows = rows.take(rows.rows.argsort(stable=True))
         found = net.matching.retrieve(rows)
@@ -381,13 +380,3 @@ def _pool(states: Tensor, real: Tensor) -> Tensor:
     """(n, width): the mean over real tokens; zeros where there is none."""
     weight = real.to(states.dtype)[:, :, None]
     return (states * weight).sum(1) / weight.sum(1).clamp_min(1)
-
-
-def _centres(keys: Tensor, clusters: int, seed: int) -> Tensor:
-    """(at most `clusters`, d) of unit length."""
-    points = keys.double().cpu().numpy()
-    clusters = min(clusters, len(np.unique(points, axis=0)))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer centres than asked for, since keys coincide
-        found = KMeans(clusters, n_init=1, random_state=seed).fit(points).cluster_centers_
-    return F.normalize(torch.from_numpy(found), dim=1).to(keys)
