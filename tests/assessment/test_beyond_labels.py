@@ -9,7 +9,8 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 from transference.assessment import few_shot, generation, retrieval, zero_shot
-from transference.core.errors import DataError
+from transference.assessment.hierarchy import hops, precision
+from transference.core.errors import ConfigError, DataError
 from transference.core.method import Card, Method
 from transference.core.views import Views
 
@@ -129,6 +130,31 @@ def test_zero_shot_accuracies_by_hand() -> None:
         zero_shot.of_scores(target[:2], scores[:2], unseen)
     # the constant at which a row turns to the new classes: 2, -1, 7, -5, -4; both seen rows are right while they stay
     assert found["open_area"] == pytest.approx(0.5 * (1 / 3 + 1 / 3) / 2 * 2)
+
+
+SEVEN = {"cat": "animal", "dog": "animal", "car": "vehicle", "van": "vehicle"}  # and one root above: seven nodes
+
+
+def test_near_misses_in_a_tree_of_seven_nodes() -> None:
+    distance = hops(["cat", "dog", "car", "van"], SEVEN)
+    np.testing.assert_array_equal(distance, [[0, 2, 4, 4], [2, 0, 4, 4], [4, 4, 0, 2], [4, 4, 2, 0]])
+    target = np.array([0, 0, 0, 3])
+    scores = np.array([[4, 3, 2, 1], [3, 4, 2, 1], [1, 2, 4, 3], [3, 1, 2, 4]], float)
+    assert precision(target, scores, distance, 1).tolist() == [1, 0, 0, 1]  # the class itself
+    assert precision(target, scores, distance, 2).tolist() == [1, 1, 0, 0.5]  # both of one kind are right
+    assert precision(target, scores, distance, 3).tolist() == [1, 1, 1, 1]  # the third is as far as the fourth
+    found = zero_shot.of_tree(target, scores, np.array([True, False, False, True]), distance)
+    assert [(f.name, f.value, f.n, dict(f.of)) for f in found] == [("hierarchical", 0.625, 4, {"k": "2"})]
+
+
+def test_a_class_deep_in_a_tree_is_near_to_what_is_above_it() -> None:
+    names = ["poodle", "dog", "cat", "truck"]
+    distance = hops(names, {"poodle": "dog", "dog": "animal", "cat": "animal"})
+    np.testing.assert_array_equal(distance, [[0, 1, 3, 4], [1, 0, 2, 3], [3, 2, 0, 3], [4, 3, 3, 0]])
+    scores = np.array([[3, 2, 1, 4], [1, 3, 4, 2]], float)
+    assert precision(np.array([1, 3]), scores, distance, 2).tolist() == [0.5, 1]  # a truck's nearest are dog and cat
+    with pytest.raises(ConfigError, match="The parents of 'a' in the tree lead back to 'a'"):
+        hops(["a"], {"a": "b", "b": "a"})
 
 
 def test_descriptions_are_different_rows_without_the_primary_modality() -> None:

@@ -115,8 +115,10 @@ def test_generation_leaves_less_unexplained_than_when_rows_are_shuffled(tmp_path
 
 
 def test_new_classes_are_told_apart_by_their_descriptions(tmp_path: Path) -> None:
-    whole, _, shuffled, _ = study(NEW, tmp_path)
+    tree = {"d0": "low", "d1": "low", "d2": "high", "d3": "high"}
+    whole, _, shuffled, _ = study({**NEW, "tree": tree}, tmp_path)
     assert value(whole, "accuracy") > 0.75 > value(shuffled, "accuracy")
+    assert 1 > value(whole, "hierarchical", k="2") > value(whole, "open_unseen")
     predictions = Store(tmp_path / "small").predictions(whole.hash)
     y = small_data().y[predictions.rows]
     assert sorted(set(y)) == ["d2", "d3"]
@@ -162,6 +164,9 @@ def test_what_a_task_can_not_be_asked_is_refused() -> None:
     assert "'unseen' in [task]: there is no class 'd9'. Choose one of 'd0', 'd1', 'd2', 'd3'." in told
     assert "The number of classes of 'unseen' in [task] must be 2 or more. Got 1 instead." in told
     assert "'to' in [task]: there is no secondary modality 'fne'. Did you mean 'fine'?" in told
+    told = refused({**NEW, "tree": {"d0": "low", "low": "digit", "high": "low", "d7": "high"}})
+    assert "'tree' in [task]: 'd7' is no class, and above none. Choose one of 'd0', 'd1', 'd2', 'd3'." in told
+    assert "The parents of 'd0' in the tree lead back to 'd0'" in refused({**NEW, "tree": {"d0": "low", "low": "d0"}})
     assert "leaves fewer than two classes" in refused({**NEW, "unseen": ["d0", "d2", "d3"]})
     assert "must be 5 or more. Got 2 instead." in refused({**NEW, "kind": "few_shot"})
     assert "'unseen' in [task] is for few_shot and zero_shot, not for retrieval." in refused(

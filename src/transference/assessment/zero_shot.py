@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from transference.assessment.hierarchy import hops, precision
 from transference.assessment.scores import wilson
 from transference.core.errors import DataError, collect, must_be
 from transference.core.method import Method
@@ -30,10 +31,16 @@ from transference.core.views import Views
 Array = NDArray[Any]
 MOST = 20  # descriptions a class
 POINTS = 9  # of the curve between its ends
+BEST = (2, 5)  # answers of which the precision in a tree is told
 
 
 def zero_shot(
-    method: Method, X: Views, y: Array, descriptions: Mapping[str, Views], unseen: list[str]
+    method: Method,
+    X: Views,
+    y: Array,
+    descriptions: Mapping[str, Views],
+    unseen: list[str],
+    tree: Mapping[str, str] | None = None,
 ) -> list[Finding]:
     """The probe: the rows of X are told apart by what describes their classes.
 
@@ -47,10 +54,14 @@ def zero_shot(
         Class -> rows with the modality that describes; see `describe`.
     unseen
         The classes that the method has not met.
+    tree
+        Child -> parent, of the classes and what is above them.
     """
     names = list(descriptions)
     target = np.array([names.index(label) for label in y])
-    return of_scores(target, class_scores(method, X, descriptions), np.isin(names, unseen))
+    scores, new = class_scores(method, X, descriptions), np.isin(names, unseen)
+    found = of_scores(target, scores, new)
+    return found if tree is None else [*found, *of_tree(target, scores, new, hops(names, tree))]
 
 
 def describe(X: Views, y: Array, classes: list[str], to: str | None = None) -> dict[str, Views]:
@@ -132,6 +143,14 @@ def of_scores(target: Array, scores: Array, unseen: Array) -> list[Finding]:
             at = {"open_seen": f"{curve[k, 0]:.3f}"}
             found.append(_plain("trade_off", float(curve[k, 1]), len(target), at))
     return found
+
+
+def of_tree(target: Array, scores: Array, unseen: Array, distance: Array) -> list[Finding]:
+    """Findings from what `of_scores` takes, and how far classes are from each other (classes, classes)."""
+    new = unseen[target]
+    depths = [k for k in BEST if k < len(unseen)]  # among all of them every answer is right
+    shares = {k: float(precision(target[new], scores[new], distance, k).mean()) for k in depths}
+    return [_plain("hierarchical", share, int(new.sum()), {"k": str(k)}) for k, share in shares.items()]
 
 
 def _share(name: str, right: Array) -> Finding:

@@ -16,6 +16,7 @@ controls = ["shuffle", "noise"]
 [task]                               # what is asked; left out: what the labels pose
 kind = "few_shot"                    # or "retrieval", "zero_shot", "generation"
 unseen = ["bee", "wasp"]             # classes of which no row trains, for "zero_shot" and "few_shot"
+tree = { bee = "insect" }            # child to parent, for "zero_shot": how near a wrong class is counts
 
 [schedule]
 updates = 500
@@ -136,6 +137,9 @@ class TaskConfig(_Table):
     kind: Literal["classification", "regression", "retrieval", "zero_shot", "few_shot", "generation"] | None = None
     to: str | None = Field(default=None, description="Name a secondary modality.")
     unseen: list[str] = Field(default=[], description='Write a list of classes: unseen = ["bee", "wasp"].')
+    tree: dict[str, str] = Field(
+        default={}, description='Write the parent of each: tree = { cat = "pet", dog = "pet" }.'
+    )
     way: int = Field(default=5, ge=2, description="It is how many classes an episode has.")
     shot: int = Field(default=1, ge=1, description="It is how many rows of each class are shown.")
     queries: int = Field(default=10, ge=1, description="It is how many rows of each class are asked.")

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transference.assessment import few_shot, generation, retrieval
+from transference.assessment.hierarchy import hops
 from transference.core.errors import ConfigError, DataError, Faults, collect, did_you_mean, must_be
 from transference.core.method import Card
 from transference.core.metrics import METRICS
@@ -164,6 +165,13 @@ def _task_faults(config: Config, data: Dataset, kind: TaskKind) -> Iterator[str]
     for name in task.unseen:
         if name not in names:
             yield f"'unseen' in [task]: there is no class {name!r}. {did_you_mean(name, names)}"
+    for name in sorted(task.tree):
+        if name not in names and name not in task.tree.values():
+            yield f"'tree' in [task]: {name!r} is no class, and above none. {did_you_mean(name, names)}"
+    try:
+        hops(names, task.tree)
+    except ConfigError as error:
+        yield str(error)
     least = task.way if kind == "few_shot" else 2
     if len(set(task.unseen)) < least:
         yield must_be("The number of classes of 'unseen' in [task]", f"{least} or more", len(set(task.unseen)))

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transference.assessment import few_shot, generation, retrieval, zero_shot
+from transference.assessment.hierarchy import hops
 from transference.assessment.scores import of_classes, of_values
 from transference.core.errors import DivergenceError
 from transference.core.method import Card, Method
@@ -32,7 +33,7 @@ Answer = tuple[Predictions, list[Finding]]
 TASK_KEYS: Mapping[TaskKind, frozenset[str]] = {  # of [task], beside 'kind'; the other kinds have none
     "retrieval": frozenset({"to"}),
     "generation": frozenset({"to"}),
-    "zero_shot": frozenset({"unseen", "to"}),
+    "zero_shot": frozenset({"unseen", "to", "tree"}),
     "few_shot": frozenset({"unseen", "way", "shot", "queries", "episodes"}),
 }
 BEYOND_LABELS: frozenset[TaskKind] = frozenset(TASK_KEYS)
@@ -153,7 +154,10 @@ def _tell_apart(method: Method, config: Config, data: Dataset, seed: int, X: Vie
     chosen = Predictions(
         X.rows[asked].astype(np.int64), number[target[asked]], scores[asked][:, new].astype(np.float32)
     )
-    return chosen, zero_shot.of_scores(target, scores, new)
+    found = zero_shot.of_scores(target, scores, new)
+    if config.task.tree:
+        found += zero_shot.of_tree(target, scores, new, hops(names, config.task.tree))
+    return chosen, found
 
 
 def _play(method: Method, config: Config, seed: int, X: Views, y: Array) -> Answer:
