@@ -134,6 +134,13 @@ def test_faults_of_the_data_table(data: dict[str, Any], expected: str) -> None:
     assert expected in refused(data=data)
 
 
+def test_what_must_be_a_table_is_told_to_be_one() -> None:
+    message = refused(study=5, schedule="quick", data={"set": "digits", "modalities": 3})
+    assert "'study' must be a table. Got 5 instead. Write [study] and keys below it." in message
+    assert "'schedule' must be a table. Got 'quick' instead. Write [schedule] and keys below it." in message
+    assert "'modalities' in [data] must be a table. Got 3 instead. Write [data.modalities]" in message
+
+
 def test_faults_of_a_modality_are_told_with_their_place(tmp_path: Path) -> None:
     message = refused(
         data={

@@ -390,6 +390,8 @@ def _wording(fault: Any, raw: Mapping[str, Any]) -> str:
         return f"There is no key {key!r}{where}. {did_you_mean(key, options)}"
     if fault["type"] == "missing":
         return f"{key!r}{where} is missing. Add {f'[{key}]' if key in _MODELS else f'{key} = ...'}"
+    if fault["type"] in ("model_type", "dict_type"):
+        return must_be(f"{key!r}{where}", "a table", fault["input"], f"Write [{'.'.join(place)}] and keys below it.")
     about = model.model_fields.get(place[1] if table and len(place) > 1 else key) if model else None
     remedy = (about.description if about else None) or ""
     return must_be(f"{key!r}{where}", fault["msg"].removeprefix("Input should be "), fault["input"], remedy)
