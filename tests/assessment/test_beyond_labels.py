@@ -130,6 +130,12 @@ def test_zero_shot_accuracies_by_hand() -> None:
         zero_shot.of_scores(target[:2], scores[:2], unseen)
     # the constant at which a row turns to the new classes: 2, -1, 7, -5, -4; both seen rows are right while they stay
     assert found["open_area"] == pytest.approx(0.5 * (1 / 3 + 1 / 3) / 2 * 2)
+    curve = {f.of["open_seen"]: f.value for f in zero_shot.of_scores(target, scores, unseen) if f.name == "trade_off"}
+    assert curve == pytest.approx({"0.0": 2 / 3} | {f"{k / 10:.1f}": 1 / 3 for k in range(1, 11)})
+    scores[0] = [0, 2, 1, 0]  # lost, whatever the constant
+    curve = {f.of["open_seen"]: f.value for f in zero_shot.of_scores(target, scores, unseen) if f.name == "trade_off"}
+    assert curve["0.5"] == pytest.approx(1 / 3)
+    assert curve["0.6"] == 0
 
 
 SEVEN = {"cat": "animal", "dog": "animal", "car": "vehicle", "van": "vehicle"}  # and one root above: seven nodes

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -211,6 +213,35 @@ def test_a_memory_gives_rows_outside_the_batch_and_follows_those_inside() -> Non
     for bank, old, values in zip(memory.banks, first, new, strict=True):
         torch.testing.assert_close(bank.vectors[[0, 2]], old[[0, 2]])
         torch.testing.assert_close(bank.vectors[[3, 1]], F.normalize(old[[3, 1]] + values, dim=1))
+
+
+def test_after_every_update_the_memory_follows(monkeypatch: pytest.MonkeyPatch) -> None:
+    before: list[torch.Tensor] = []
+    follow = Memory.follow
+
+    def watched(memory: Memory) -> None:
+        before.append(memory.banks[1].vectors.clone())
+        follow(memory)
+
+    monkeypatch.setattr(Memory, "follow", watched)
+    X, y = planted()
+    Contrastive(memory=8, schedule=FAST).fit(X, y)
+    assert len(before) == 1 + FAST.updates  # once to begin with
+    moved = [int((one != other).any(1).sum()) for one, other in pairwise(before)]
+    assert set(moved[2:]) == {FAST.batch_size}  # first all, then a batch that was encoded by the same weights
+
+
+def test_a_row_has_its_own_place_in_whatever_order_rows_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[tuple[list[int], torch.Tensor]] = []
+    monkeypatch.setattr(Memory, "follow", lambda memory: found.append((memory.rows.tolist(), memory.seen[1][1])))
+    X, y = planted()
+    order = np.random.default_rng(3).permutation(len(X))
+    schedule = replace(FAST, updates=1)
+    for rows in (np.arange(len(X)), order):
+        Contrastive(memory=8, schedule=schedule).fit(X.take(rows), y[rows])
+    (numbers, straight), (again, shuffled) = found[0], found[2]
+    assert numbers == again == sorted(again)
+    torch.testing.assert_close(straight, shuffled, atol=1e-4, rtol=0)  # at the start, before the first update
 
 
 def test_a_memory_of_many_pairs_helps_small_batches_to_find_the_very_pair() -> None:

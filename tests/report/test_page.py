@@ -273,6 +273,39 @@ def test_the_table_names_controls_and_has_both_gains():
     assert _cells(page, "shuffle")[1].startswith("25.0")
 
 
+def test_a_measure_along_a_scale_is_drawn_for_the_arm_and_its_controls_and_not_told_again():
+    study = Study()
+    for seed in range(2):
+        for control, factor in ((None, 1.0), ("shuffle", 0.5)):
+            along = [Finding("fresh", factor * (1 - x) + 0.1 * seed, of={"known": f"{x}"}) for x in (0, 0.25, 0.5, 1.0)]
+            few = [Finding("hits", 0.3, of={"k": k}) for k in ("2", "5")]
+            words = [Finding("found", 0.2, of={"to": name}) for name in ("a", "b", "c", EVIL)]
+            study.add("a", seed, answers([1, 0]), control=control, findings=(*along, *few, *words))
+    page = _page(study)
+    assert '<a href="#along">Trade-offs</a>' in page
+    drawn, _, told = page.partition('id="along"')[2].partition('id="everything"')
+    assert ">At 2 labels per class: fresh against known</summary>" in drawn
+    assert 'aria-label="a: a: 1.05 at 0, 0.8 at 0.25, 0.55 at 0.5, 0.05 at 1; shuffle: 0.55 at 0' in drawn
+    assert drawn.count("<polyline") == 2
+    assert "<td>fresh</td>" not in told
+    assert told.count("<td>hits</td>") == 2 * 2
+    assert told.count("<td>found</td>") == 2 * 4
+    assert "Trade-offs" not in _page(_study())
+
+
+def test_a_curve_along_a_scale_lies_where_its_numbers_say():
+    found = [
+        {"arm": "a", "control": None, "of": {"x": str(x)}, "mean": mean}
+        for x, mean in ((1.0, 0.0), (0.0, 2.0), (0.5, 1.0))
+    ]
+    (panel,) = charts.along(found)
+    (line,) = panel["lines"]
+    (first, top), (_, middle), (last, bottom) = line["points"]  # in order of the scale, whatever that of the measures
+    assert (first, last) == (charts.LEFT, charts.RIGHT)
+    assert charts.TOP < top < bottom < charts.BOTTOM
+    assert middle == pytest.approx((top + bottom) / 2, abs=0.02)
+
+
 def test_a_huge_interval_does_not_squash_the_rest():
     task = {"metric": "accuracy", "kind": "classification"}
     common = {"control": None, "primary_only": False, "needs_all_at_test": False, "reference": "unimodal"}

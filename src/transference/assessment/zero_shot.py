@@ -30,7 +30,7 @@ from transference.core.views import Views
 
 Array = NDArray[Any]
 MOST = 20  # descriptions a class
-POINTS = 9  # of the curve between its ends
+SHARES = [k / 10 for k in range(11)]  # of rows of seen classes that are right, at which the curve is told
 BEST = (2, 5)  # answers of which the precision in a tree is told
 
 
@@ -139,9 +139,9 @@ def of_scores(target: Array, scores: Array, unseen: Array) -> list[Finding]:
         area = float(-np.trapezoid(curve[:, 1], curve[:, 0]))
         found += [_share("open_seen", seen), _share("open_unseen", fresh)]
         found += [_plain("harmonic", harmonic, len(target)), _plain("open_area", area, len(target))]
-        for k in np.linspace(0, len(curve) - 1, POINTS + 2).round().astype(int):
-            at = {"open_seen": f"{curve[k, 0]:.3f}"}
-            found.append(_plain("trade_off", float(curve[k, 1]), len(target), at))
+        for share in SHARES:
+            best = curve[curve[:, 0] >= share - 1e-9, 1].max(initial=0.0)
+            found.append(_plain("trade_off", float(best), len(target), {"open_seen": f"{share:.1f}"}))
     return found
 
 

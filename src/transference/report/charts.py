@@ -199,6 +199,31 @@ def training(curve: Mapping[str, Any]) -> dict[str, Any]:
     return {"title": curve["arm"], "label": told, "lines": lines, "x": down, "y": across, "log": log}
 
 
+def along(findings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A panel per arm of one measure that was taken at several places of a scale, with a line for each of its controls.
+
+    The only value of each one's ``of`` is the place.
+    """
+    arms: dict[str, dict[str | None, list[tuple[float, float]]]] = {}
+    for each in findings:
+        (place,) = each["of"].values()
+        arms.setdefault(each["arm"], {}).setdefault(each["control"], []).append((float(place), each["mean"]))
+    places = [float(place) for each in findings for place in each["of"].values()]
+    x = _linear(min(places), max(places), LEFT, RIGHT)
+    y, across = _vertical([each["mean"] for each in findings], 1.0)
+    down = [{"at": x(each), "text": f"{each:g}"} for each in ticks(min(places), max(places))]
+    panels = []
+    for arm, curves in arms.items():
+        lines, told = [], []
+        for style, control in enumerate(sorted(curves, key=lambda name: name or "")):
+            curve, name = sorted(curves[control]), control or arm
+            points = [(x(place), y(value)) for place, value in curve]
+            lines.append({"name": name, "style": style % STYLES, "points": points, "last": ""})
+            told.append(f"{name}: " + ", ".join(f"{value:.3g} at {place:g}" for place, value in curve))
+        panels.append({"title": arm, "label": "; ".join(told), "lines": lines, "x": down, "y": across, "log": False})
+    return panels
+
+
 def cost(entries: Sequence[Entry], seconds: Mapping[tuple[str, str], float], task: Mapping[str, Any]) -> dict[str, Any]:
     """Gain over the strongest primary-only arm against seconds of a cell, a numbered dot per arm of one budget.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -20,6 +21,7 @@ from transference.report.verdict import FEWEST
 from transference.report.wording import budget_key, budget_label, budget_phrase, interval, number, scale, unit
 
 NONE = "–"
+Findings = list[Mapping[str, Any]]
 _OUTCOMES = {
     "helps": "helps",
     "open": "open",
@@ -28,11 +30,13 @@ _OUTCOMES = {
     "nothing": "no gain shown",
     "unknown": "unknown",
 }
+FEWEST_PLACES = 4  # of a scale, for a measure to be drawn along it rather than told
 _SECTIONS = (
     ("data", "Data"),
     ("gains", "Gains"),
     ("controls", "Controls"),
     ("labels", "Label efficiency"),
+    ("along", "Trade-offs"),
     ("everything", "Everything, in numbers"),
     ("training", "Training curves"),
     ("failed", "Cells without a score"),
@@ -65,6 +69,8 @@ def render(summary: Mapping[str, Any], records: Sequence[RunRecord]) -> str:
     budgets = [each["budget"] for each in data["budgets"]]
     by_budget = {budget_key(budget): _of_budget(summary["entries"], budget) for budget in budgets}
     titles = {key: _title(budget, task) for key, budget in zip(by_budget, budgets, strict=True)}
+    told, drawn = _apart(summary["findings"])
+    sections = [each for each in _SECTIONS if each[0] != "along" or drawn]
     return environment.get_template("page.html").render(
         style=Markup(style),
         style_hash=f"sha256-{digest}",
@@ -77,7 +83,7 @@ def render(summary: Mapping[str, Any], records: Sequence[RunRecord]) -> str:
         outcome_words=_OUTCOMES[summary["outcome"]],
         verdict=summary["verdict"],
         verdicts=summary["verdicts"],
-        sections=_SECTIONS,
+        sections=sections,
         data=data,
         facts=_facts(summary),
         row_counts=_row_counts(data, task),
@@ -90,7 +96,12 @@ def render(summary: Mapping[str, Any], records: Sequence[RunRecord]) -> str:
             for key, found in by_budget.items()
         ],
         efficiency=charts.efficiency(summary["entries"], budgets, task),
-        tables=[_numbers(titles[key], found, task) for key, found in by_budget.items()] + _findings(summary, titles),
+        tables=[_numbers(titles[key], found, task) for key, found in by_budget.items()]
+        + _findings(told, summary["metric"], titles),
+        along=[
+            {"title": f"{titles[place[0]]}: {place[1]} against {place[2]}", "panels": charts.along(found)}
+            for place, found in drawn.items()
+        ],
         training=_training(summary["series"]["training"], titles),
         failed=[{**each, "summary": _name_of(each, task)} for each in summary["failed"]],
         failures=_failures(summary["failed"], task),
@@ -205,9 +216,33 @@ def _p(value: float | None) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def _findings(summary: Mapping[str, Any], titles: Mapping[str, str]) -> list[dict[str, Any]]:
+def _apart(findings: Sequence[Mapping[str, Any]]) -> tuple[Findings, dict[tuple[str, str, str], Findings]]:
+    """What is told in a table, and what is drawn along a scale: the latter by budget, measure and scale."""
+    scales: dict[tuple[str, str, str], Findings] = {}
+    for each in findings:
+        if len(each["of"]) == 1:
+            (place, value), *_ = each["of"].items()
+            if _is_number(value):
+                scales.setdefault((budget_key(each["budget"]), each["name"], place), []).append(each)
+    drawn = {
+        key: found
+        for key, found in scales.items()
+        if len({value for each in found for value in each["of"].values()}) >= FEWEST_PLACES
+    }
+    taken = {id(each) for found in drawn.values() for each in found}
+    return [each for each in findings if id(each) not in taken], drawn
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def _findings(findings: Findings, metric: str, titles: Mapping[str, str]) -> list[dict[str, Any]]:
     """One table of all that the cells measured, where there is more than the metric itself."""
-    found = [each for each in summary["findings"] if each["name"] != summary["metric"] or each["of"]]
+    found = [each for each in findings if each["name"] != metric or each["of"]]
     if not found:
         return []
     lines = [
