@@ -23,7 +23,8 @@ from typing import Any
 import numpy as np
 
 from transference.data.dataset import Dataset
-from transference.experiment.config import Arm, Budget, Config, load
+from transference.experiment.arms import Arm
+from transference.experiment.config import Budget, Config, load
 from transference.experiment.protocol import rows_of
 from transference.experiment.publish import publish
 from transference.experiment.runner import prepare, run

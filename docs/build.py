@@ -18,8 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from transference.core.errors import ConfigError, must_be
+from transference.core.method import Card, Method
 from transference.core.metrics import metric
 from transference.core.registry import FAMILIES, docstring, find, names, summary
+from transference.experiment.arms import OF_THE_STUDY
+from transference.experiment.protocol import TASK_KEYS
 
 DOCS = Path(__file__).resolve().parent
 MEASURED = DOCS / "measured.csv"
@@ -58,10 +61,26 @@ def page(name: str, measured: Sequence[Row], sources: dict[str, str]) -> str:
         ),
         "## Parameters",
         f"```text\n{inspect.getdoc(cls)}\n```",
+        _defaults(cls),
         "## Measured",
         _table([row for row in measured if row["method"] == name]),
+        _more(name, card),
     ]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def _defaults(cls: type[Method]) -> str:
+    """What each parameter is when it is left out."""
+    given = [each for each in inspect.signature(cls).parameters.values() if each.name not in OF_THE_STUDY]
+    told = ", ".join(f"`{each.name} = {each.default!r}`" for each in given)
+    return f"Defaults: {told}. In a study the schedule is that of its `[schedule]`, and the seed each of its own."
+
+
+def _more(name: str, card: Card) -> str:
+    """Where else there are results: for tasks beyond labels, and in other studies."""
+    links = ["[beyond labels](../beyond.md)"] if card.tasks & TASK_KEYS.keys() else []
+    links += ["[studies](../studies.md)"] if f"`{name}`" in (DOCS / "studies.md").read_text(encoding="utf-8") else []
+    return f"More results: {' and '.join(links)}." if links else ""
 
 
 def index(measured: Sequence[Row]) -> str:
@@ -78,11 +97,12 @@ def index(measured: Sequence[Row]) -> str:
         return "\n\n".join(lines) + "\n"
     lines += [
         "## At a glance",
-        "Gain over `unimodal` in points, of arms that need the primary modality alone at test time; "
+        "Gain over `unimodal` in points (`fusion.*` need every modality at test time, all others the primary one); "
         f"{_seeds(measured)}. A word stands where the gain is told from 0 after Holm's correction over all arms and "
         "budgets of the study: "
         "**transfers** where it is told from 0 beside the best control too, *regularises* where not, *hurts* below "
-        "0. A number without a word may be 0.",
+        "0. A number without a word may be 0. The verdict of a report is stricter: it compares with the strongest arm "
+        "that sees the primary modality alone, and says *regularises* only where a control keeps more than half.",
         glance(measured),
     ]
     return "\n\n".join(lines) + "\n"

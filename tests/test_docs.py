@@ -5,13 +5,20 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from transference.core.errors import ConfigError
+from transference.core.metrics import METRICS
 from transference.core.registry import FAMILIES, find, names
+from transference.core.spec import KINDS
+from transference.data.corrupt import CONTROLS
+from transference.data.modality import ModalityConfig
+from transference.experiment.arms import Arm
+from transference.experiment.config import DataConfig, ScheduleConfig, StudyConfig, TaskConfig, parse
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 
@@ -31,6 +38,19 @@ def test_the_pages_are_those_of_the_source(build: Any) -> None:
     there = {file.name: file.read_text(encoding="utf-8") for file in (DOCS / "methods").glob("*.md")}
     stale = sorted(name for name in made.keys() | there.keys() if made.get(name) != there.get(name))
     assert not stale, f"Run 'python docs/build.py': {stale}"
+
+
+def test_every_key_of_a_study_file_is_told() -> None:
+    told = (DOCS / "study-file.md").read_text(encoding="utf-8")
+    tables = (DataConfig, StudyConfig, TaskConfig, ScheduleConfig, ModalityConfig)
+    keys = {key for table in tables for key in table.model_fields} | set(METRICS) | set(KINDS) | {"without"}
+    assert not [key for key in sorted(keys) if f"`{key}`" not in told]
+    assert "`control_of = " in told
+    assert "control_of" in Arm.model_fields
+    assert not [control for control in CONTROLS if f'`"{control}"`' not in told]
+    example = tomllib.loads(re.findall(r"```toml\n(.*?)```", told, re.DOTALL)[0])
+    example["data"] = {"set": "digits"}
+    assert set(parse(example).arms) == {"unimodal", "transfer.distillation", "boosted"}
 
 
 def test_every_method_has_its_source_in_the_references(build: Any) -> None:
@@ -112,6 +132,6 @@ def test_arms_and_baselines_that_are_not_the_defaults_are_left_out(build: Any, t
 
 def test_the_index_tells_the_seeds_of_the_studies(build: Any, tmp_path: Path) -> None:
     rows = build.taken(study(tmp_path, {"unimodal": PLAIN, ARM: {"method": ARM}}, gain=0.1))
-    assert "at test time; 4 seeds. A word" in build.index(rows)
-    assert "at test time; 3 to 4 seeds. A word" in build.index([*rows, rows[1] | {"seeds": "3"}])
+    assert "the primary one); 4 seeds. A word" in build.index(rows)
+    assert "the primary one); 3 to 4 seeds. A word" in build.index([*rows, rows[1] | {"seeds": "3"}])
     assert "## At a glance" not in build.index([])

@@ -40,7 +40,7 @@ def say(text: str) -> None:
 @app.command()
 def init(
     rows: Annotated[Path, typer.Argument(help="A CSV or Parquet file, one row an example.")],
-    primary: Annotated[str, typer.Option(help="The column (or group of columns) you will have at run time.")],
+    primary: Annotated[str, typer.Option(help="What you will have at run time: a column, or a group (profile_*).")],
     label: Annotated[str, typer.Option(help="The column to predict.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The study file to write.")] = Path("study.toml"),
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
@@ -135,7 +135,7 @@ def run(
 def report(
     folder: Annotated[Path, typer.Argument(help="The folder of a study, such as runs/demo.")], as_json: Json = False
 ) -> None:
-    """Write the page again, from the records alone.
+    """Write report.html and summary.json again, from the stored records alone.
 
     Example: `transference report runs/demo`
     """

@@ -1,10 +1,11 @@
 """The primary modality alone: the baseline that every other arm is measured against.
 
-The same encoder, schedule and number of updates as every other arm; or any scikit-learn estimator.
+When to use it: always, as what a second modality has to beat. The same encoder, schedule and number of updates as every
+other arm; or any scikit-learn estimator.
 
     minimise  mean over labelled rows of  CE(head(encoder(x)), y)
 
-Cost: one encoder. Departs from nothing: it is the reference.
+Shapes: encoder(x) (n, width), head (n, classes). Cost: one encoder. Departs from nothing: it is the reference.
 """
 
 from __future__ import annotations

@@ -37,6 +37,7 @@ def test_a_written_study_loads_and_plans(table: Path) -> None:
     text = write_study(table, primary="s", label="mood", output=study)
     study.write_text(text)
     config = load(study)
+    assert text == write_study(table, primary="s_*", label="mood", output=study)  # as one would write it in the file
     assert config.name == "my-rows"
     assert config.data.manifest == str(table)
     assert (config.data.primary, config.data.label, config.data.group) == ("s", "mood", "speaker")

@@ -215,6 +215,14 @@ def test_a_memory_gives_rows_outside_the_batch_and_follows_those_inside() -> Non
         torch.testing.assert_close(bank.vectors[[3, 1]], F.normalize(old[[3, 1]] + values, dim=1))
 
 
+def test_a_memory_gives_as_many_as_it_is_asked_for_where_it_has_them() -> None:
+    memory = Memory(torch.arange(9), unit(9, 2, 0).float(), unit(9, 2, 1).float())
+    with fence(0, "draws"):
+        for _ in range(20):
+            drawn = memory.others(torch.arange(5), unit(5, 2, 2).float(), unit(5, 2, 3).float(), 3)
+            assert [len(each) for each in drawn] == [3, 3]
+
+
 def test_after_every_update_the_memory_follows(monkeypatch: pytest.MonkeyPatch) -> None:
     before: list[torch.Tensor] = []
     follow = Memory.follow
@@ -229,6 +237,15 @@ def test_after_every_update_the_memory_follows(monkeypatch: pytest.MonkeyPatch) 
     assert len(before) == 1 + FAST.updates  # once to begin with
     moved = [int((one != other).any(1).sum()) for one, other in pairwise(before)]
     assert set(moved[2:]) == {FAST.batch_size}  # first all, then a batch that was encoded by the same weights
+
+
+def test_what_is_fitted_remembers_no_training_row() -> None:
+    X, y = planted()
+    model = Contrastive(memory=8, schedule=replace(FAST, updates=2)).fit(X, y)
+    again = Contrastive(memory=8).restore(model.spec_, model.net_.state_dict())
+    batch = to_batch(X[:16], np.zeros(16, np.int64))
+    ours, theirs = (each.losses(each.net_.eval(), batch)["contrast with two"].item() for each in (model, again))
+    assert ours == theirs
 
 
 def test_a_row_has_its_own_place_in_whatever_order_rows_come(monkeypatch: pytest.MonkeyPatch) -> None:

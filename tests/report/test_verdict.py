@@ -35,6 +35,25 @@ def _verdict(*entries, **task):
     return verdicts([BASE, *entries, *missing], {**TASK, **task})
 
 
+def test_a_control_of_one_arm_is_not_asked_of_another():
+    mine = _entry("latent", (0.05, 0.03, 0.07), transferred=(0.001, -0.01, 0.01), control="mean of all")
+    control = _entry("latent", (0.049, 0.03, 0.07)) | {"control": "mean of all"}
+    other = _entry("cyclic", (0.04, 0.02, 0.06))
+    alone = verdicts([BASE, mine, control], TASK)
+    assert alone["outcome"] == "regularises"
+    assert "mean of all" in alone["verdict"]
+    found = verdicts([BASE, mine, control, other], TASK)
+    assert found["outcome"] == "helps"
+    assert "through cyclic; no control was run" in found["verdict"]
+    weak = _entry("cyclic", (0.01, -0.02, 0.04), 0.5)
+    lost = verdicts(
+        [BASE, mine | {"transferred": 0.04, "transferred_low": 0.02}, control, weak, weak | {"control": "shuffle"}],
+        TASK,
+    )
+    assert lost["outcome"] == "open"  # a control of the data that another arm has was planned for this one too
+    assert "but its control shuffle has no score" in lost["verdict"]
+
+
 def test_helps_and_nothing_remains():
     found = _verdict(
         _entry("transfer.distillation", (0.213, 0.17, 0.25), transferred=(0.21, 0.16, 0.26)),

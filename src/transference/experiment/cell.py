@@ -25,7 +25,7 @@ from transference.core.records import Cell, Environment, Predictions, RunRecord,
 from transference.core.registry import create, find
 from transference.core.seeding import fence
 from transference.core.spec import spec_from_json, spec_to_json
-from transference.data.corrupt import control
+from transference.data.corrupt import CONTROLS, control
 from transference.data.dataset import Dataset
 from transference.data.split import split_rows
 from transference.experiment.config import Config
@@ -75,8 +75,8 @@ def fit_cell(config: Config, cell: Cell, data: Dataset) -> tuple[Method, dict[st
     X, y = data.views[split.train], data.y[split.train].copy()
     kept = kept_labels(y, budget_of(cell, config), cell.seed)
     y[~kept] = np.nan if y.dtype.kind == "f" else None
-    if cell.control is not None:
-        X = control(X, cell.control, cell.seed, data.views.secondary)  # type: ignore[arg-type]
+    if cell.control in CONTROLS:
+        X = control(X, cell.control, cell.seed, data.views.secondary)
     method = fit(new_method(config, cell), X, y, kind_of(config, data))
     labelled = int(kept.sum())
     rows = {"labelled": labelled, "unlabelled": len(y) - labelled, "test": len(split.test)}

@@ -36,27 +36,23 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, create_model, field_validator, model_validator
 
 from transference.core.errors import ConfigError, collect, did_you_mean, must_be
 from transference.core.metrics import METRICS
-from transference.core.registry import find, names
-from transference.core.spec import OF_TWO, TaskKind
+from transference.core.registry import names
+from transference.core.spec import OF_TWO
 from transference.data.corrupt import CONTROLS, Control
 from transference.data.modality import ModalityConfig
+from transference.experiment.arms import Arm, Table, read_arms
 from transference.experiment.store import Store
 from transference.train.schedule import Schedule
 
 Budget = int | float | str | dict[str, int]
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-OF_THE_STUDY = {"seed": "Write seeds in [study]", "schedule": "Write it as [schedule], which all arms share"}
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class DataConfig(_Table):
+class DataConfig(Table):
     """[data]: where the rows come from and what is predicted from what."""
 
     set: str | None = Field(default=None, description="See 'transference data list'.")
@@ -73,7 +69,7 @@ class DataConfig(_Table):
     modalities: dict[str, ModalityConfig] = Field(default={}, description="Write [data.modalities.NAME] for each.")
 
 
-class StudyConfig(_Table):
+class StudyConfig(Table):
     """[study]: what is compared."""
 
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
@@ -131,7 +127,7 @@ class StudyConfig(_Table):
         return given
 
 
-class TaskConfig(_Table):
+class TaskConfig(Table):
     """[task]: what is asked of every arm."""
 
     kind: Literal["classification", "regression", "retrieval", "zero_shot", "few_shot", "generation"] | None = None
@@ -148,18 +144,11 @@ class TaskConfig(_Table):
 
 _hints = get_type_hints(Schedule)
 ScheduleConfig: type[BaseModel] = create_model(
-    "ScheduleConfig", __base__=_Table, **{each.name: (_hints[each.name], each.default) for each in fields(Schedule)}
+    "ScheduleConfig", __base__=Table, **{each.name: (_hints[each.name], each.default) for each in fields(Schedule)}
 )  # type: ignore[call-overload]
 
 
-class Arm(_Table):
-    """[arms."..."]: a method and its parameters."""
-
-    method: str
-    parameters: dict[str, Any]
-
-
-class Config(_Table):
+class Config(Table):
     """A study, as its file says; paths are absolute."""
 
     name: str
@@ -189,7 +178,7 @@ class Config(_Table):
     def _baseline(self) -> Config:
         """The baseline is an arm; where none is named and the task is of two modalities, the first arm that can."""
         if self.task.kind in OF_TWO and "baseline" not in self.study.model_fields_set:
-            able = [name for name, arm in self.arms.items() if _can(arm.method, self.task.kind)]
+            able = [name for name, arm in self.arms.items() if not arm.control_of and self.task.kind in arm.tasks()]
             if able:
                 return self.model_copy(update={"study": self.study.model_copy(update={"baseline": able[0]})})
         if self.study.baseline not in self.arms:
@@ -201,6 +190,24 @@ class Config(_Table):
             self.arms[self.study.baseline] = Arm(method=self.study.baseline, parameters={})
         return self
 
+    @model_validator(mode="after")
+    def _arms_as_controls(self) -> Config:
+        arms = {name for name, arm in self.arms.items() if arm.control_of is None}
+        for name, arm in self.arms.items():
+            if arm.control_of is None:
+                continue
+            if arm.control_of not in arms:
+                raise ValueError(
+                    f"'control_of' in [arms.{json.dumps(name)}]: {arm.control_of!r} is no arm that can have controls. "
+                    f"{did_you_mean(arm.control_of, sorted(arms))}"
+                )
+            if name in CONTROLS or name == self.study.baseline:
+                what = "a control of the data" if name in CONTROLS else "the baseline"
+                raise ValueError(
+                    f"[arms.{json.dumps(name)}] is a control of an arm and has the name of {what}. Rename it."
+                )
+        return self
+
     def to_json(self) -> dict[str, Any]:
         """Plain values that `parse` reads."""
         plain = self.model_dump(mode="json", include={"name", "study"}, exclude_none=True)
@@ -208,7 +215,7 @@ class Config(_Table):
         if self.task != TaskConfig():
             plain["task"] = self.task.model_dump(mode="json", exclude_defaults=True)
         plain["schedule"] = {key: value for key, value in asdict(self.schedule).items() if value is not None}
-        plain["arms"] = {name: {"method": arm.method, **arm.parameters} for name, arm in self.arms.items()}
+        plain["arms"] = {name: arm.to_json() for name, arm in self.arms.items()}
         return plain
 
 
@@ -255,7 +262,7 @@ def parse(raw: Mapping[str, Any], folder: Path = Path(), title: str = "study") -
     """
     found: list[Config] = []
     with collect(title, ConfigError) as faults:
-        arms, messages = _arms(raw.get("arms", {}))
+        arms, messages = read_arms(raw.get("arms", {}))
         for message in _data_faults(raw.get("data"), folder):
             faults.add(message)
         try:
@@ -310,62 +317,6 @@ def _data_faults(data: Any, folder: Path) -> Iterator[str]:
             yield "'variant' in [data] belongs to a named set. Leave it out."
     if isinstance(data.get("secondary"), list) and data.get("primary") in data["secondary"]:
         yield f"{data['primary']!r} in [data] is primary and secondary. Name it once."
-
-
-def _arms(raw: Any) -> tuple[dict[str, Any], list[str]]:
-    """Arms by name, and what is wrong with them; imports the methods to see their parameters."""
-    if not isinstance(raw, Mapping):
-        return {}, [must_be("'arms'", "tables", raw, 'Write [arms."transfer.distillation"].')]
-    if not raw:
-        return {}, ['A study needs one arm or more. Add a line such as [arms."transfer.distillation"].']
-    arms, faults = {}, []
-    for name, table in raw.items():
-        if not isinstance(table, Mapping):
-            faults.append(
-                must_be(f"'arms.{name}'", "a table", table, f'Write [arms."{name}"] and parameters below it.')
-            )
-            continue
-        method_id = table.get("method", name)
-        parameters = {key: value for key, value in table.items() if key != "method"}
-        arms[name] = {"method": method_id, "parameters": parameters}
-        try:
-            faults += _parameter_faults(name, method_id, parameters)
-        except ConfigError as error:
-            dotted = [f"{name}.{key}" for key, value in table.items() if isinstance(value, Mapping)]
-            quote = f' An id with dots needs quotes: [arms."{dotted[0]}"].' if dotted and "method" not in table else ""
-            faults.append(f"In [arms.{json.dumps(name)}]: {error}{quote}")
-    return arms, faults
-
-
-def _can(method_id: str, kind: TaskKind) -> bool:
-    try:
-        return kind in find(method_id).card.tasks
-    except ConfigError:  # told as a fault of the arm
-        return False
-
-
-def _parameter_faults(name: str, method_id: Any, parameters: Mapping[str, Any]) -> list[str]:
-    from transference.core.method import Method
-
-    if not isinstance(method_id, str):
-        raise ConfigError(must_be("'method'", "the id of a method", method_id))
-    if ":" not in method_id and method_id not in names():
-        raise ConfigError(f"There is no method {method_id!r}. {did_you_mean(method_id, names())}")
-    cls = find(method_id)
-    if not (isinstance(cls, type) and issubclass(cls, Method)):
-        raise ConfigError(must_be(f"The class behind {method_id!r}", "a transference Method", cls))
-    known = [each for each in cls._get_param_names() if each not in OF_THE_STUDY]
-    faults = []
-    for key in parameters:
-        if key in OF_THE_STUDY:
-            faults.append(f"[arms.{json.dumps(name)}] may not set {key!r}: it is the study's. {OF_THE_STUDY[key]}.")
-        elif key not in known:
-            faults.append(
-                f"[arms.{json.dumps(name)}]: {method_id} has no parameter {key!r}. {did_you_mean(key, known)}"
-            )
-    if not faults:
-        cls(**parameters).check_parameters()
-    return faults
 
 
 _MODELS: Mapping[str, type[BaseModel]] = {

@@ -30,7 +30,8 @@ def write_study(rows: str | Path, *, primary: str, label: str, output: str | Pat
     rows
         A CSV or Parquet file.
     primary
-        The modality that will be there at run time: a column, or the common beginning of a group of columns.
+        The modality that will be there at run time: a column, or the common beginning of a group of columns, with
+        or without ``_*`` behind it.
     label
         The column to predict.
     output
@@ -44,6 +45,8 @@ def write_study(rows: str | Path, *, primary: str, label: str, output: str | Pat
     table = read_table(rows)
     if label not in table.columns:
         raise ConfigError(table.missing(label, "the label"))
+    if primary.endswith("*"):
+        primary = primary.removesuffix("*").rstrip("_")
     modalities = guess_table(table, exclude=[label], apart=[primary])
     if primary not in modalities:
         raise ConfigError(

@@ -50,7 +50,8 @@ DEFAULT_METRIC: dict[TaskKind, str] = {
 def plan(config: Config, data: Dataset) -> list[Cell]:
     """The cells of a study, seed by seed.
 
-    Controls are planned for the arms whose method uses a secondary modality. A budget keeps its type, except that one
+    Controls of the data are planned for the arms whose method uses a secondary modality; an arm that is a control of
+    another one is planned as such. A budget keeps its type, except that one
     by class becomes its name.
 
     Raises
@@ -70,12 +71,19 @@ def plan(config: Config, data: Dataset) -> list[Cell]:
                 faults.add(message)
         _check_rows(config, data, faults)
     return [
-        Cell(name, arm.method, arm.parameters, control, seed, budget)
+        Cell(arm.control_of or name, arm.method, arm.parameters, control, seed, budget)
         for seed in config.study.seeds
         for budget in (budget_name(each) if isinstance(each, dict) else each for each in config.study.budgets)
         for name, arm in config.arms.items()
-        for control in (None, *(config.study.controls if uses_secondary(cards[name]) else ()))
+        for control in _controls(config, name, cards[name])
     ]
+
+
+def _controls(config: Config, name: str, card: Card) -> tuple[str | None, ...]:
+    """None for the arm itself, and its controls of the data; the name alone of an arm that is itself a control."""
+    if config.arms[name].control_of is not None:
+        return (name,)
+    return (None, *(config.study.controls if uses_secondary(card) else ()))
 
 
 def uses_secondary(card: Card) -> bool:

@@ -14,7 +14,8 @@ from typing import Any
 from transference.core.method import Method
 from transference.core.records import Cell
 from transference.core.registry import FAMILIES, ROOT, find
-from transference.experiment.config import OF_THE_STUDY, Config
+from transference.experiment.arms import OF_THE_STUDY
+from transference.experiment.config import Config
 
 FORMAT = 2  # raise it when what a cell computes or keeps changes, so that old records are not taken for new ones
 BEARS_ON_RESULTS = ("core", "data", "nn", "train", "assessment", *FAMILIES)

@@ -195,7 +195,7 @@ def _entries(
         for key, series in cells.items()
     }
     groups = _grouped(ordered)
-    alone = frozenset(key.arm for key, group in groups.items() if _primary_only(group[0]))
+    alone = frozenset(key.arm for key, group in groups.items() if not key.control and _primary_only(group[0]))
     references = frozenset({task["baseline"]}) if task["kind"] in OF_TWO else alone
     comparisons = compare(towards, references, task["baseline"])
     lost = Counter((budget_key(each["budget"]), each["arm"], each["control"] or "") for each in failed)

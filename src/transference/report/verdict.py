@@ -59,7 +59,7 @@ def verdicts(entries: Sequence[Entry], task: Task) -> dict[str, Any]:
     "verdicts": a mapping per budget with "budget", "outcome", "text", "arm",
     "hurting" (arms that are told from 0 below the reference and below the baseline).
     """
-    planned = sorted({entry["control"] for entry in entries if entry["control"]})
+    planned = _planned(entries)
     budgets: dict[str, list[Entry]] = {}
     for entry in entries:
         budgets.setdefault(budget_key(entry["budget"]), []).append(entry)
@@ -97,7 +97,16 @@ class _Judged(NamedTuple):
     why: str = ""
 
 
-def _answer(group: Sequence[Entry], planned: Sequence[str], task: Task) -> dict[str, Any]:
+def _planned(entries: Sequence[Entry]) -> dict[str, list[str]]:
+    """Arm -> its controls: those of the data that any arm has, and arms of the study that are controls of this one."""
+    everywhere = {entry["control"] for entry in entries if entry["control"] in _WHEN}
+    own: dict[str, set[str]] = {}
+    for entry in entries:
+        own.setdefault(entry["arm"], set(everywhere)).update({entry["control"]} - {None})
+    return {arm: sorted(controls) for arm, controls in own.items()}
+
+
+def _answer(group: Sequence[Entry], planned: Mapping[str, Sequence[str]], task: Task) -> dict[str, Any]:
     """One budget's part of `verdicts`; keys with an underscore are for the study's sentence."""
     budget, where = group[0]["budget"], budget_phrase(group[0]["budget"], task)
     arms = [entry for entry in group if competes(entry) and entry["gain_semi"] is not None]
@@ -118,14 +127,14 @@ def _answer(group: Sequence[Entry], planned: Sequence[str], task: Task) -> dict[
     return {**told, "_text": text, "_short": short, "_gain": chosen.entry["gain_semi"], "_best": best}
 
 
-def _judge(entry: Entry, group: Sequence[Entry], planned: Sequence[str], task: Task) -> _Judged:
+def _judge(entry: Entry, group: Sequence[Entry], planned: Mapping[str, Sequence[str]], task: Task) -> _Judged:
     if doubt := _doubt(entry, group, task):
         return _Judged(entry, "open", doubt)
     if not told_from_0(entry):
         return _Judged(entry, "nothing")
     if entry["gain_semi"] < 0:
         return _Judged(entry, "hurts" if _below(entry, "gain") and entry["gain_seeds"] >= FEWEST else "nothing")
-    gaps = {control: _gap(entry, group, entry["arm"], control) for control in planned}
+    gaps = {control: _gap(entry, group, entry["arm"], control) for control in planned[entry["arm"]]}
     if lacking := [f"its control {control} {gap}" for control, gap in gaps.items() if gap]:
         return _Judged(entry, "open", f"but {listed(lacking)}")
     if entry["transferred"] is None or _above(entry, "transferred"):

@@ -19,8 +19,8 @@ Shapes: h_m, c_m (n, width); k_m (n,). Cost in training: one encoder a modality;
 For a linear additive model and independent drops (without "keep one") the expected loss is a ridge on what each
 modality contributes:  E|y - sum_m k_m u_m|^2 = |y - sum_m (1 - p_m) u_m|^2 + sum_m p_m (1 - p_m) |u_m|^2.
 
-Departs from the papers: the whole representation is dropped, before the sum; neverova2016 keeps no modality for
-certain; J is a residual perceptron, see `nn.joint`.
+Sources: neverova2016, shi2022avhubert. Departs from them: the whole representation is dropped, before the sum;
+neverova2016 keeps no modality for certain; J is a residual perceptron, see `nn.joint`.
 """
 
 from __future__ import annotations
