@@ -150,7 +150,12 @@ def test_near_misses_in_a_tree_of_seven_nodes() -> None:
     assert precision(target, scores, distance, 2).tolist() == [1, 1, 0, 0.5]  # both of one kind are right
     assert precision(target, scores, distance, 3).tolist() == [1, 1, 1, 1]  # the third is as far as the fourth
     found = zero_shot.of_tree(target, scores, np.array([True, False, False, True]), distance)
-    assert [(f.name, f.value, f.n, dict(f.of)) for f in found] == [("hierarchical", 0.625, 4, {"k": "2"})]
+    told = [(f.name, f.value, f.n, f.of["among"], f.of["k"]) for f in found]
+    assert told == [("hierarchical", 0.625, 4, "all", "2")]
+    unseen = np.array([True, False, True, True])
+    scores[:, 1] = 9  # the best answer to every row, where it may be one
+    found = zero_shot.of_tree(target, scores, unseen, distance)
+    assert {f.of["among"]: f.value for f in found} == {"all": 0.75, "unseen": 0.875}
 
 
 def test_a_class_deep_in_a_tree_is_near_to_what_is_above_it() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from copy import copy
+from copy import copy, deepcopy
 from functools import cache
 from itertools import pairwise
 from typing import Any
@@ -74,6 +74,15 @@ def test_squared_distance_by_hand_and_the_gradient_of_the_map_by_differences() -
     by_hand = sum((w[i, k].item() - mapped[i, k]) ** 2 for i in range(5) for k in range(3)) / 5
     assert loss(*given).item() == pytest.approx(by_hand, rel=1e-12)
     assert torch.autograd.gradcheck(loss, [each.requires_grad_() for each in given])
+
+
+def test_the_map_of_the_regression_is_a_perceptron_and_its_gradient_that_of_differences() -> None:
+    net = deepcopy(trained("regression", 0).net_.map).double()
+    g = torch.Generator().manual_seed(1)
+    h, w = torch.randn(5, 64, generator=g, dtype=torch.float64), torch.randn(5, 6, generator=g, dtype=torch.float64)
+    first, _, last = net
+    torch.testing.assert_close(net(h), torch.tanh(h @ first.weight.T + first.bias) @ last.weight.T + last.bias)
+    assert torch.autograd.gradcheck(lambda given: regression(net(given), w), h.requires_grad_())
 
 
 @pytest.mark.parametrize("classes", [2, 5, 9])

@@ -280,6 +280,9 @@ def test_rows_teach_what_they_have() -> None:
     torch.manual_seed(0)
     second = method._layer_losses(net, batch.complete(X.names), 1)["joint layer"]
     assert torch.equal(first, second)
+    torch.manual_seed(0)
+    third = method._layer_losses(net, batch.take(fixed["words"]), 1)["joint layer"]  # a text without words is absent
+    assert torch.equal(first, third)
 
 
 def test_what_can_not_be_is_refused() -> None:

@@ -78,6 +78,15 @@ def test_what_is_never_active_says_nothing_and_learns_nothing() -> None:
     assert confidence.grad[0, 3] == 0
 
 
+def test_a_concept_keeps_no_state_before_it_is_active(monkeypatch: pytest.MonkeyPatch) -> None:
+    found, given = towards(search(steps=2), [3.0, 2, 1, 0]), []
+    step = found.step
+    monkeypatch.setattr(found, "step", lambda states, graph: (given.append(states), step(states, graph))[1])
+    assert found(SEEN, PATH)[2].tolist() == [[1, 1, 1, 0]]
+    assert (given[1][0, 3] == 0).all()
+    assert (given[1][0, 0] != 0).all()
+
+
 def test_other_names_of_the_concepts_change_their_order_alone() -> None:
     found, order = search(steps=3, expand=2, nodes=7), torch.tensor([4, 2, 6, 0, 1, 5, 3])
     generator = torch.Generator().manual_seed(1)
@@ -92,7 +101,10 @@ def test_other_names_of_the_concepts_change_their_order_alone() -> None:
 
 
 def test_a_step_is_a_gated_recurrent_unit_a_concept() -> None:
-    """The equations, concept by concept: what comes along the edges is the input, the state is the memory."""
+    """The equations, concept by concept: what comes along the edges is the input, the state is the memory.
+
+    The reset gate is where PyTorch has it, behind the matrix rather than before it; the docstring says so.
+    """
     found = search()
     states = torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(2))
     graph = torch.tensor([[0.0, 0.5, 0, 0], [1, 0, 0, 0], [0, 0.5, 0, 1], [0, 0, 2, 0]])
@@ -181,11 +193,12 @@ def test_importance_is_taught_where_a_concept_is_known_and_active() -> None:
     X, y, _, _ = concepts(0)
     there = np.arange(len(X)) % 3 > 0
     X = X.replace("tags", X["tags"], present=there)
-    method = KnowledgeGraph(graph=np.roll(np.eye(6), 1, 1), steps=1, expand=1, schedule=FAST).fit(X, y)
+    graph = np.roll(np.eye(6), 1, 1)
+    method = KnowledgeGraph(graph=graph, steps=1, expand=1, gamma=0.7, schedule=FAST).fit(X, y)
     net, batch = method.net_, to_batch(X, numbers(y))
     with torch.no_grad():
         _, logits, active = net.search(net.detector(net.encode(batch, "x")).sigmoid(), net.graph)
-        wanted = importance_target(torch.from_numpy(X["tags"]), net.graph, 1, 0.3)
+        wanted = importance_target(torch.from_numpy(X["tags"]), net.graph, 1, 0.7)
         cost = -(wanted * logits.sigmoid().log() + (1 - wanted) * (1 - logits.sigmoid()).log())
         found = method.losses(net, batch)["importance"]
     counted = active.bool() & torch.from_numpy(there)[:, None]

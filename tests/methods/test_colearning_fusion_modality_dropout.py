@@ -59,6 +59,28 @@ def test_every_row_keeps_one_and_the_frequencies_are_right() -> None:
         assert share[pattern] == pytest.approx(value, abs=4 * 0.5 / n**0.5), pattern
 
 
+def test_the_method_draws_for_each_row_or_for_the_batch() -> None:
+    here = torch.ones(20000, 3, dtype=torch.bool)  # the primary modality is the second
+    torch.manual_seed(0)
+    rows = ModalityDropout(drop=0.3, drop_primary=0.6)._drop(here, 1)
+    assert len(rows.unique(dim=0)) == 7  # all patterns but the empty one
+    lost = 0.3 * 0.6 * 0.3  # whose rows keep one of three
+    assert rows.float().mean(0).tolist() == pytest.approx([0.7 + lost / 3, 0.4 + lost / 3, 0.7 + lost / 3], abs=0.015)
+    method = ModalityDropout(drop=0.3, drop_primary=0.6, per="batch")
+    batches = torch.stack([method._drop(here[:4], 1) for _ in range(4000)])
+    assert (batches == batches[:, :1]).all()
+    dropped = (~batches[:, 0]).float().mean(0).tolist()
+    assert dropped == pytest.approx([0.3 * 0.4, 0.3 * 0.6, 0.3 * 0.4], abs=0.025)
+
+
+def test_what_is_kept_is_not_rescaled() -> None:
+    X, y = data()
+    net, batch = ModalityDropout(schedule=QUICK).fit(X, y).net_.train(), to_batch(X)
+    kept = torch.rand(len(X), 3, generator=torch.Generator().manual_seed(0)) < 0.5
+    for k, (name, value) in enumerate(net.represent(batch, kept).items()):
+        torch.testing.assert_close(value[kept[:, k]], net.encode(batch, name)[kept[:, k]])
+
+
 def test_what_a_row_keeps_that_would_lose_all_is_any_of_it_with_equal_chance() -> None:
     """However unlike the rates are, among what the row has: of three modalities a third each, of two a half."""
     n, rates = 60000, torch.tensor([0.3, 0.9, 0.6])

@@ -206,6 +206,14 @@ def test_a_tenth_of_the_rows_names_the_skills_of_all() -> None:
         assert (soft == truth).mean() > 0.9
 
 
+@pytest.mark.parametrize("seed", [0, 1])
+def test_rows_with_names_keep_them_through_em(seed: int) -> None:
+    x, names, _ = demonstrations(seed, 0.5, n=40, noise=1.2)
+    for row, given in zip(induce(x, names, 5, 0)[1], names.tolist(), strict=True):
+        told = [name for name in given if name >= 0]
+        assert not told or torch.unique_consecutive(row).tolist() == told
+
+
 def test_without_a_name_skills_are_found_up_to_their_order() -> None:
     plain = []
     for seed in range(4):

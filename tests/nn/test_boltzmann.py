@@ -136,6 +136,28 @@ def test_the_gradient_of_cd_is_data_minus_chain_and_in_the_end_data_minus_model(
     assert apart > 0.05 if steps == 1 else apart < 0.001  # CD-1 is biased, and CD-k less and less
 
 
+@pytest.mark.parametrize("copies", [(1, 1), (2, 1), (1, 2), (2, 2)])
+def test_with_copies_cd_is_the_exact_step_of_all_of_them(copies: tuple[int, int]) -> None:
+    part, data = rbm(3, 2), torch.tensor([[1.0, 1, 0], [1, 1, 1], [0, 0, 1], [1, 0, 0]])
+    below, above = (
+        torch.stack([torch.stack(rows) for rows in itertools.product(bits(size), repeat=k)], 1)
+        for size, k in zip((3, 2), copies, strict=True)
+    )  # (copies, states, size)
+    each = [part.energy(v[:, None].expand(-1, above.shape[1], -1), h[None]) for v in below for h in above]
+    joint = -torch.stack(each).sum(0)  # (states below, states above) log p, but for Z
+    start = torch.stack([(below == row).all(2).all(0).float() for row in data]).mean(0)
+    after = (start @ joint.softmax(1) @ joint.softmax(0).T).detach()
+    parameters = list(part.parameters())
+    exact = torch.autograd.grad(((start - after) * free_energy([part], [below], copies[1])).sum(), parameters)
+    torch.manual_seed(0)
+    draws = [
+        torch.autograd.grad(contrastive_divergence([part], [data.repeat(500, 1)], copies), parameters)
+        for _ in range(10)
+    ]
+    for expected, found in zip(exact, map(torch.stack, zip(*draws, strict=True)), strict=True):
+        assert ((found.mean(0) - expected).abs() < 5 * found.std(0) / 10**0.5 + 1e-6).all()
+
+
 @pytest.mark.parametrize("layers", [1, 2])
 def test_log_z_by_annealing_is_within_its_interval(layers: int) -> None:
     machine = deep(layers, {"a": (2, "binary"), "w": (2, "counts")})

@@ -9,6 +9,9 @@ divided into seen and unseen:
     open_seen         rows of seen classes, all classes being answers; open_unseen likewise; harmonic: of the two
     open_area         area under open_unseen against open_seen while a constant is added to the scores of the unseen
                       classes, from -inf (every row is seen) to +inf (none is); in [0, 1]
+    trade_off         the best open_unseen where open_seen is at least a share, for shares from 0 to 1
+    hierarchical      rows of unseen classes, among all classes or the unseen ones: precision at k where classes near
+                      the right one in a tree count; only where a tree is given, see `hierarchy`
 
 Intervals of shares are Wilson's, of 95 %, and regard the rows as independent draws; the model is fixed.
 """
@@ -148,9 +151,14 @@ def of_scores(target: Array, scores: Array, unseen: Array) -> list[Finding]:
 def of_tree(target: Array, scores: Array, unseen: Array, distance: Array) -> list[Finding]:
     """Findings from what `of_scores` takes, and how far classes are from each other (classes, classes)."""
     new = unseen[target]
-    depths = [k for k in BEST if k < len(unseen)]  # among all of them every answer is right
-    shares = {k: float(precision(target[new], scores[new], distance, k).mean()) for k in depths}
-    return [_plain("hierarchical", share, int(new.sum()), {"k": str(k)}) for k, share in shares.items()]
+    found = []
+    for among, classes in (("all", np.arange(len(unseen))), ("unseen", np.flatnonzero(unseen))):
+        wanted, offered = np.searchsorted(classes, target[new]), scores[new][:, classes]
+        for k in BEST:
+            if k < len(classes):  # among all of them every answer is right
+                share = float(precision(wanted, offered, distance[np.ix_(classes, classes)], k).mean())
+                found.append(_plain("hierarchical", share, int(new.sum()), {"among": among, "k": str(k)}))
+    return found
 
 
 def _share(name: str, right: Array) -> Finding:

@@ -19,8 +19,8 @@ retrieval, and zero-shot classification by descriptions of the classes.
 Cost: the secondary's encoder in training; n (n + k) d for the similarities of a batch of n pairs.
 Source: radford2021clip; smoothing as in jia2021align, the memory as in tian2020. Departs from them: where there are
 labels, the task is learned at the same time; batches are small, so without a memory the negatives are few; rows of the
-same class are negatives too; the memory starts with all rows encoded. The loss was found equal to that of a published
-implementation of CLIP with random weights; OpenAI's weights were not tried.
+same class are negatives too; the memory starts with all rows encoded; nothing is gathered over several devices. The
+loss was found equal to that of a published implementation of CLIP with random weights; OpenAI's weights were not tried.
 """
 
 from __future__ import annotations

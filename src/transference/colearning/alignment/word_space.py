@@ -33,8 +33,8 @@ softmax costs as much as `unimodal`, which the method is, bit for bit, at weight
 
 Sources: socher2013 (regression, novelty), frome2013 (ranking), kriegel2009 (outlier probabilities). Departs from them:
 encoder, map and softmax are learned together; the regression has no 1/2 and its vectors are scaled, so that 1 is the
-loss of answering with the mean; other kinds than vectors are standardised; negatives are not sampled; hierarchical
-precision is left out; outlier probabilities refer to 200 rows a class; broad Gaussian and threshold scale are ours.
+loss of answering with the mean; other kinds than vectors are standardised; negatives are not sampled; outlier
+probabilities refer to 200 rows a class; broad Gaussian and threshold scale are ours.
 """
 
 from __future__ import annotations

@@ -129,6 +129,12 @@ class MachineNetwork(Network):
         part: Visible = self.visible[name]  # type: ignore[assignment]
         return part(batch.views[name], batch.lengths.get(name))
 
+    def known(self, batch: Batch, name: str) -> Tensor:
+        """(n,) bool: which rows have a modality; a text without words is absent."""
+        part: Visible = self.visible[name]  # type: ignore[assignment]
+        here = batch.present[name]
+        return here & (self.given(batch, name).sum(1) > 0) if part.units == "counts" else here
+
     def infer(self, batch: Batch, name: str, steps: int) -> State:
         """The means of all units, given one modality."""
         return self.machine.mean_field({name: self.given(batch, name)}, {name: None}, steps)
@@ -272,7 +278,7 @@ class Boltzmann(NeuralMethod):
 
     def _begin_machine(self, net: Any, rows: Batch) -> None:
         for name in net.visible:
-            net.machine.tower(name)[0].fit_statistics(net.given(rows.complete([name]), name))
+            net.machine.tower(name)[0].fit_statistics(net.given(rows.take(net.known(rows, name)), name))
 
     def _layer_losses(self, net: Any, batch: Batch, depth: int) -> dict[str, Tensor]:
         """Contrastive divergence of each tower's machine at `depth`; of all that meet in the joint layer together."""
@@ -281,7 +287,7 @@ class Boltzmann(NeuralMethod):
         groups = {"joint layer": names} if top else {f"layer {depth + 1} of {name}": [name] for name in names}
         losses = {}
         for title, group in groups.items():
-            rows = batch.complete(group)
+            rows = batch.take(torch.stack([net.known(batch, name) for name in group]).all(0))
             parts = [net.machine.tower(name)[depth] for name in group]
             if not len(rows):
                 losses[title] = torch.stack([part.weight.sum() for part in parts]).sum() * 0.0
@@ -316,13 +322,10 @@ class Boltzmann(NeuralMethod):
         return batch.take(torch.stack([batch.present[name] for name in self.spec_.secondary]).any(0))
 
     def _known(self, net: Any, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor | None]]:
-        """Visible units, and which rows have them; a text without words is absent."""
+        """Visible units, and which rows have them."""
         visible = {name: net.given(batch, name) for name in net.visible}
-        fixed: dict[str, Tensor | None] = {}
-        for name, v in visible.items():
-            here = batch.present[name] & (v.sum(1) > 0) if net.visible[name].units == "counts" else batch.present[name]
-            fixed[name] = None if bool(here.all()) else here
-        return visible, fixed
+        here = {name: net.known(batch, name) for name in net.visible}
+        return visible, {name: None if bool(mask.all()) else mask for name, mask in here.items()}
 
     def _freeze(self, net: Any, rows: Batch) -> None:
         """The machine is done: it only infers from now on."""

@@ -9,8 +9,8 @@ where it is above its mean. With h = encoder(x), V concepts and the graph A (V, 
 
     c = sigmoid(D h)                               (n, V) how likely each concept is seen
     active: the concepts with c > `threshold`, the likeliest at least, and their neighbours in A
-    T times:  s <- GRU(A s, s) on active concepts; i = sigmoid(I [s, b]); of the active concepts that were not expanded
-              yet, the `expand` most important are, and their neighbours become active, with state 0
+    T times:  s <- GRU(A (M s + m), s) on active concepts; i = sigmoid(I [s, b]); of the active concepts that were not
+              expanded yet, the `expand` most important are, and their neighbours become active, with state 0
     context = tanh(P [s, b, c]) * sigmoid(Q [s, b, c])    (n, V, context); 0 where a concept was never active
     minimise  CE(head(h) + R context, y) + weight * (BCE(c, presence) + BCE(i, gamma ^ distance to a present concept))
 
@@ -21,9 +21,10 @@ is taught as it is after the last of them.
 Cost: T multiplications of (V, V) with the states of a batch, also at test time; V is at most `nodes`.
 
 Source: marino2017 (GSNN). Departs from it: the detector of concepts is learned from the secondary modality rather than
-given; without a graph, each concept is joined to the `neighbours` whose presence in training rows goes with its own
-most closely, be it or its absence; the importance loss has no squared error beside it; at weight 0 there is no graph
-and the method is `unimodal` bit for bit.
+given; a concept hears the mean of its neighbours, weighted by the graph, rather than their sum, and from those that are
+not active m; the unit is PyTorch's, whose reset gate multiplies U s + c rather than s; without a graph, each concept is
+joined to the `neighbours` whose presence in training rows goes with its own most closely, be it or its absence; the
+importance loss has no squared error beside it; at weight 0 there is no graph and the method is `unimodal` bit for bit.
 """
 
 from __future__ import annotations
