@@ -64,6 +64,7 @@ CANDIDATES: Mapping[str, tuple[Mapping[str, Any], ...]] = {  # what differs from
         {"translation": 30.0},
         {"cycle": 0.0},
     ),
+    "colearning.translation.dense_supervision": ({}, {"whole": True}, {"dense": 1.0}),
 }
 
 

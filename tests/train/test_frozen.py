@@ -44,6 +44,13 @@ def test_rows_are_found_by_their_numbers_in_any_order() -> None:
     assert not found.values.requires_grad
 
 
+def test_what_is_frozen_has_no_gradient_nor_one_left_over() -> None:
+    layer = torch.nn.Linear(2, 1)
+    layer(torch.ones(1, 2)).sum().backward()
+    freeze(layer)
+    assert all(each.grad is None and not each.requires_grad for each in layer.parameters())
+
+
 class Frozen(NeuralMethod):
     """A linear probe of an encoder that never learns; remembered or encoded again at every update."""
 
