@@ -53,6 +53,27 @@ def fitted(X: Views) -> Plain:
     return method
 
 
+def test_rows_are_asked_through_a_modality_that_they_have_in_the_form_it_was_learned() -> None:
+    X = views(RNG.normal(size=(6, 2)), RNG.normal(size=(6, 3)))
+    method, y = fitted(X), np.arange(6) % 2
+    lacking = X.replace("z", X["z"], present=np.arange(6) > 0).replace("x", X["x"], present=np.arange(6) < 5)
+    wide = views(np.zeros((6, 4)), np.zeros((6, 5)))
+    broken = X.replace("x", np.full((6, 2), np.nan)).replace("z", np.full((6, 3), np.inf))
+    for given, fault in (
+        (lacking, "1 rows lack {0!r}"),
+        (wide, "A row of {0!r} must be of shape"),
+        (broken, "array of {0!r} must be finite"),
+    ):
+        with pytest.raises(DataError, match=fault.format("x")):
+            method.match(given, X.only(["z"], primary="z"))
+        with pytest.raises(DataError, match=fault.format("z")):
+            method.match(X, given.only(["z"], primary="z"))
+        with pytest.raises(DataError, match=fault.format("x")):
+            method.episode(X, y, given)
+        with pytest.raises(DataError, match=fault.format("x")):
+            method.episode(given, y, X)
+
+
 def test_ranks_are_those_of_a_slow_loop() -> None:
     similarity, labels = RNG.normal(size=(12, 12)).round(1), RNG.integers(0, 3, 12)
     similarity[3] = 0.0

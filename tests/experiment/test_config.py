@@ -83,7 +83,10 @@ def test_the_baseline_of_what_is_asked_of_two_modalities_is_the_first_arm_that_c
     assert parse(config.to_json()).study.baseline == "narrow"
     named = parse(LEAST | {"arms": arms, "task": {"kind": "retrieval"}, "study": {"baseline": "unimodal"}})
     assert named.study.baseline == "unimodal"
-    assert "no method 'contrastive'" in refused(arms={"contrastive": {}}, task={"kind": "retrieval"})
+    control = {"first": {"method": "colearning.alignment.contrastive", "control_of": "narrow"}}
+    assert parse(LEAST | {"arms": control | arms, "task": {"kind": "retrieval"}}).study.baseline == "narrow"
+    told = refused(arms={"contrastive": {}}, task={"kind": "retrieval"})
+    assert told.count("no method 'contrastive'") == 1
     assert "one arm or more" in refused(arms={}, task={"kind": "retrieval"})
 
 
