@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from transference.core.seeding import derive, fence, numpy_generator, torch_generator
+from transference.core.seeding import derive, exact, fence, numpy_generator, torch_generator
 
 
 def test_a_seed_depends_on_number_and_names_alone() -> None:
@@ -32,3 +32,14 @@ def test_the_fence_seeds_inside_and_restores_outside_even_after_an_error() -> No
     assert draw() == expected
     with fence(1, "x"):
         assert draw() == first
+
+
+def test_convolutions_on_a_gpu_are_exact_inside_and_as_before_outside() -> None:
+    def flags() -> tuple[bool, bool, bool]:
+        return torch.backends.cudnn.enabled, torch.backends.cudnn.deterministic, torch.backends.cudnn.allow_tf32
+
+    before = flags()
+    with pytest.raises(ValueError, match="inside"), exact():
+        assert flags() == (True, True, False)
+        raise ValueError("inside")
+    assert flags() == before

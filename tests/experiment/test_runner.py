@@ -22,7 +22,7 @@ from small_study import SLOW_ARMS, small_config, small_data
 from transference.core.errors import ConfigError, DataError
 from transference.core.records import RunRecord
 from transference.data.split import label_budget, split_rows
-from transference.experiment.cell import from_model
+from transference.experiment.cell import environment, from_model
 from transference.experiment.plan import plan
 from transference.experiment.runner import load_method, prepare, refit, run
 from transference.experiment.store import Store
@@ -368,6 +368,7 @@ def test_a_device_that_is_not_there_is_refused_before_anything_is_written(tmp_pa
     with pytest.raises(ConfigError, match=r"The device 'cuda:99' of \[schedule\] can not be used .* device = \"cpu\""):
         run(config, folder=tmp_path, data=small_data())
     assert list(tmp_path.iterdir()) == []
+    assert environment("cuda:99").device == "cuda:99"  # which a worker of a cluster may have
 
 
 def test_a_network_trained_on_a_device_that_is_not_here_answers_on_another(finished: Path) -> None:

@@ -22,8 +22,8 @@ def shape_world(
     Parameters
     ----------
     captions
-        Of the former: ``true``: colour, shape, size, place; ``colour``: that alone; ``words``: in any order;
-        ``captions``: those of other rows.
+        Of the former: ``true``: colour, shape, size, place; ``colour``: that alone; ``no colour``: the rest;
+        ``words``: in any order; ``captions``: those of other rows.
     """
     g = np.random.default_rng(seed)
     concepts = np.array(list(product(*map(range, OPTIONS))))
@@ -37,6 +37,8 @@ def shape_world(
     words = concepts[number] + FIRST
     if captions == "colour":
         words[:, 1:] = 0
+    if captions == "no colour":
+        words = np.hstack([words[:, 1:], np.zeros_like(words[:, :1])])
     if captions == "words":
         words = g.permuted(words, axis=1)
     if captions == "captions":

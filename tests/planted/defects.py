@@ -53,6 +53,12 @@ class MutatesArgument(Centroids):
         super().learn(X, target)
 
 
+class LeavesRows(Centroids):
+    def learn(self, X: Views, target: Array) -> None:
+        self._rows = X
+        super().learn(X, target)
+
+
 class ReplacesArgument(Centroids):
     def learn(self, X: Views, target: Array) -> None:
         self.options = self.options or []
@@ -259,13 +265,13 @@ class UnusedParameter(Net):
 
 class StateOutsideTheNetwork(Net):
     def learn(self, X: Views, target: Array) -> None:
-        self.shift = 0.0
+        self.shift_ = 0.0
         super().learn(X, target)
-        self.shift = 0.5
+        self.shift_ = 0.5
 
     def scores(self, net: Any, batch: Batch) -> Tensor:
         scores = super().scores(net, batch)
-        return scores + getattr(self, "shift", 0.0) * torch.arange(scores.shape[1])
+        return scores + getattr(self, "shift_", 0.0) * torch.arange(scores.shape[1])
 
 
 class RaggedHistory(Net):

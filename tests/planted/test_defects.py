@@ -14,6 +14,7 @@ PLANTED: dict[type[Method], set[str]] = {
     defects.PositionalConstructor: {"constructor_stores"},
     defects.CopiesArgument: {"constructor_stores", "clones", "works_in_scikit_learn"},  # which clones
     defects.RenamesArgument: {"constructor_stores"},
+    defects.LeavesRows: {"parameters_survive_fit"},
     defects.ReplacesArgument: {"parameters_survive_fit"},
     defects.ReturnsNothing: {"parameters_survive_fit"},
     defects.KeepsState: {"fitting_again_starts_afresh"},

@@ -16,6 +16,34 @@ from transference.train.schedule import Schedule
 from transference.unimodal import Unimodal
 
 
+class Exact(Unimodal):
+    """The baseline, which notes whether convolutions are in whole float32 while it trains and answers."""
+
+    def learn(self, X: Views, target: Any) -> None:
+        self.seen_: dict[str, bool] = {}
+        super().learn(X, target)
+
+    def losses(self, net: Any, batch: Batch) -> dict[str, torch.Tensor]:
+        self.seen_["losses"] = not torch.backends.cudnn.allow_tf32
+        return super().losses(net, batch)
+
+    def answers(self, net: Any, batch: Batch) -> torch.Tensor:
+        self.seen_["answers"] = not torch.backends.cudnn.allow_tf32
+        return super().answers(net, batch)
+
+    def embeddings(self, net: Any, batch: Batch) -> dict[str, torch.Tensor]:
+        self.seen_["embeddings"] = not torch.backends.cudnn.allow_tf32
+        return super().embeddings(net, batch)
+
+
+def test_training_and_answers_are_in_whole_float32_on_a_gpu_too() -> None:
+    X, y = uneven()
+    method = Exact(schedule=Schedule(updates=2)).fit(X, y)
+    method.predict(X)
+    method.embed(X)
+    assert method.seen_ == {"losses": True, "answers": True, "embeddings": True}
+
+
 class Watched(Unimodal):
     """The baseline, which notes the rows that it trains on and those that it is judged by."""
 

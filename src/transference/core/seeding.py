@@ -37,7 +37,7 @@ def fence(seed: int, *names: str) -> Iterator[None]:
     python_state, numpy_state = random.getstate(), np.random.get_state()
     loaded = sys.modules.get("torch")
     torch_state = loaded.random.get_rng_state() if loaded else None
-    cuda_state = loaded.cuda.get_rng_state_all() if loaded and loaded.cuda.is_available() else None
+    cuda_state = loaded.cuda.get_rng_state_all() if loaded and loaded.cuda.is_initialized() else None
     value = derive(seed, *names)
     random.seed(value)
     np.random.seed(value % 2**32)
@@ -52,3 +52,15 @@ def fence(seed: int, *names: str) -> Iterator[None]:
             loaded.random.set_rng_state(torch_state)
             if cuda_state is not None:
                 loaded.cuda.set_rng_state_all(cuda_state)
+
+
+@contextmanager
+def exact() -> Iterator[None]:
+    """Inside, a GPU convolves in whole float32 and the same way each time; on a CPU nothing changes.
+
+    Sums over rows that share an index, and recurrent layers, may still differ on a GPU in the last digits.
+    """
+    import torch
+
+    with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+        yield

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from transference.core.batch import Batch, labelled
+from transference.core.batch import Batch
 from transference.core.seeding import torch_generator
 from transference.core.views import Views
 
@@ -51,7 +51,7 @@ def batches(rows: Batch, size: int, updates: int, seed: int, unlabelled: bool) -
     rows (or all). The two orders come from separate generators, so that the labelled rows of every step are the same
     whether unlabelled ones are used or not.
     """
-    known = labelled(rows.target) if rows.target is not None else torch.zeros(len(rows), dtype=torch.bool)
+    known = rows.is_labelled
     parts = [_draw(known.nonzero()[:, 0], size, updates, torch_generator(seed, "order"))]
     if unlabelled:
         parts.append(_draw((~known).nonzero()[:, 0], size, updates, torch_generator(seed, "unlabelled order")))

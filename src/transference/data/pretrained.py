@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from transference.core.errors import ConfigError
-from transference.core.seeding import fence
+from transference.core.seeding import exact, fence
 from transference.data.hub import load_preparer, loading, most_tokens, sentence_settings
 
 
@@ -148,7 +148,7 @@ class Pretrained:
 
     def encode(self, inputs: Sequence[Any]) -> list[NDArray[np.float32]]:
         """One vector an input: texts, images, or waveforms at `rate`."""
-        with torch.inference_mode():
+        with exact(), torch.inference_mode():
             return [row.float().cpu().numpy() for row in getattr(self, f"_{self.kind}")(inputs)]
 
     def _text(self, texts: Sequence[str]) -> Tensor:

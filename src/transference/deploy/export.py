@@ -126,20 +126,22 @@ def _write_network(method: NeuralMethod, rows: Views, path: Path) -> None:
     n = torch.export.Dim("n", min=1)
     device = next(method.net_.parameters()).device
     method.net_.cpu().eval()
-    with warnings.catch_warnings(), _quiet(), torch.inference_mode(False), torch.no_grad():
-        warnings.simplefilter("ignore")  # the exporter warns of its own internals
-        torch.onnx.export(
-            _Answers(method, method.spec_, names).eval(),
-            tuple(torch.from_numpy(value) for value in example.values()),
-            str(path),
-            input_names=names,
-            output_names=["answers"],
-            dynamic_shapes={"tensors": tuple({0: n} for _ in names)},
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-        )
-    method.net_.to(device)
+    try:
+        with warnings.catch_warnings(), _quiet(), torch.inference_mode(False), torch.no_grad():
+            warnings.simplefilter("ignore")  # the exporter warns of its own internals
+            torch.onnx.export(
+                _Answers(method, method.spec_, names).eval(),
+                tuple(torch.from_numpy(value) for value in example.values()),
+                str(path),
+                input_names=names,
+                output_names=["answers"],
+                dynamic_shapes={"tensors": tuple({0: n} for _ in names)},
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+            )
+    finally:
+        method.net_.to(device)
 
 
 def _write_estimator(method: EstimatorMethod, rows: Views, path: Path) -> None:

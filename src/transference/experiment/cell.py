@@ -169,7 +169,8 @@ def environment(device: str) -> Environment:
 
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    shown = f"{device}: {torch.cuda.get_device_name(device)}" if device.startswith("cuda") else device
+    there = device.startswith("cuda") and not missing_device(device)  # a cluster's head may lack what its workers have
+    shown = f"{device}: {torch.cuda.get_device_name(device)}" if there else device
     processor = platform.processor() or platform.machine()
     return Environment(platform.python_version(), platform.platform(), processor, versions(), 1, shown)
 

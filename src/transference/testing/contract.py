@@ -52,8 +52,9 @@ def clones(subject: Subject) -> None:
 
 
 def parameters_survive_fit(subject: Subject) -> None:
-    """`fit` returns the method and leaves every parameter as it was, its content included."""
+    """`fit` returns the method, leaves every parameter as it was, its content included, and adds but learned state."""
     method = subject()
+    there = set(vars(method))
     before, content = _parameters(method), joblib.hash(_parameters(method))
     returned = method.fit(subject.rows(), subject.labels())
     require(returned is method, "'fit' must return the method itself.")
@@ -61,6 +62,8 @@ def parameters_survive_fit(subject: Subject) -> None:
         all(value is before[name] for name, value in _parameters(method).items()), "'fit' must not replace a parameter."
     )
     require(joblib.hash(_parameters(method)) == content, "'fit' must not change the content of a parameter.")
+    left = sorted(name for name in vars(method).keys() - there if not name.endswith("_"))
+    require(not left, f"What 'fit' leaves behind must be learned state, whose names end in '_'. It left {left}.")
 
 
 def fitting_again_starts_afresh(subject: Subject) -> None:

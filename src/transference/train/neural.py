@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transference.core.batch import Batch, labelled
 from transference.core.errors import ConfigError, DataError, did_you_mean
 from transference.core.method import Method
-from transference.core.seeding import fence, numpy_generator
+from transference.core.seeding import exact, fence, numpy_generator
 from transference.core.spec import DataSpec, Task
 from transference.core.views import Views
 from transference.data.loader import chunks, to_batch
@@ -84,7 +84,7 @@ class NeuralMethod(Method):
     def learn(self, X: Views, target: NDArray[Any]) -> None:
         device = self._device()
         X, target = self._trainable(X, target)
-        with fence(self.seed, "training"):
+        with exact(), fence(self.seed, "training"):
             with fence(self.seed, "building"):  # what is built must not shift the random numbers of training
                 self.net_ = self.build(self.spec_)
             initialise(self.net_, self.seed)
@@ -109,7 +109,7 @@ class NeuralMethod(Method):
 
     def decide(self, X: Views) -> NDArray[Any]:
         self.net_.eval()
-        with torch.inference_mode():
+        with exact(), torch.inference_mode():
             parts = [self.answers(self.net_, batch) for batch in chunks(to_batch(X, device=self._device()))]
         return torch.cat(parts).cpu().numpy()
 
@@ -127,7 +127,7 @@ class NeuralMethod(Method):
         """Name -> (n, d) representation of every modality of X that the network encodes."""
         self._fitted()
         self.net_.eval()
-        with torch.inference_mode():
+        with exact(), torch.inference_mode():
             parts = [self.embeddings(self.net_, batch) for batch in chunks(to_batch(X, device=self._device()))]
         return {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in parts[0]}
 
@@ -138,7 +138,7 @@ class NeuralMethod(Method):
             raise DataError(f"There is no modality {name!r} to generate. {did_you_mean(name, self.spec_.secondary)}")
         batch = to_batch(self._readable(X), device=self._device())
         self.net_.eval()
-        with torch.inference_mode():
+        with exact(), torch.inference_mode():
             made = [self.generated(self.net_, part, name) for part in chunks(batch)]
         return torch.cat(made).cpu().numpy()
 

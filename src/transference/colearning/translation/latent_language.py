@@ -29,8 +29,9 @@ With w = 0 the method is `unimodal` bit for bit; with episodes, a prototypical n
 Source: mu2020 (LSL). Departs from it: besides prototypes there is a head for the classes met in training, and it is
 what teaches the encoder unless `training="episodes"`; a batch is an episode, in which every row is shown and asked;
 padding costs nothing, where the published code teaches it; only the first of a text's frequent words are said; costs
-are relative, so that texts of all lengths weigh alike; the encoder is the modality's default one. The paper's
-comparison without the words for colours has not been made here.
+are relative, so that texts of all lengths weigh alike; the encoder is the modality's default one. On concepts made up
+of colour, shape, size and place the order is not quite the paper's: words without the colour help most (.50, mean of
+three seeds), then all words (.45, in any order .47), colour alone (.36) and none (.34); `learned_language` has .53.
 """
 
 from __future__ import annotations

@@ -269,6 +269,10 @@ class Vokens(NeuralMethod):
         self.keys = keys
         self.clusters = clusters
 
+    def learn(self, X: Views, target: NDArray[Any]) -> None:
+        super().learn(X, target)
+        self.__dict__.pop("_table", None)
+
     def build(self, spec: DataSpec) -> Network:
         net = Network(spec, [spec.primary], self.width)
         narrow = max(1, self.width // 2)  # tokens are many
