@@ -129,6 +129,7 @@ def test_the_losses_by_hand() -> None:
     order = np.random.default_rng(0).permutation(40)
     model = Vokens(voken=3.0, masked=0.0, clusters=5, schedule=QUICK).fit(X[order], y[order])
     net, vokens = model.net_, model.vokenize(X)
+    model._retrieve(net, to_batch(X[order], y[order]))  # as before its second stage
     assert {name: ids.shape for name, ids in vokens.items()} == {"z": (40, 9), "motion": (40, 9)}
     with torch.no_grad():
         losses = model.losses(net, to_batch(X, y))
@@ -261,6 +262,8 @@ def test_random_vokens_are_the_retrieved_ones_elsewhere_and_stage_2_leaves_the_m
         assert torch.equal(value, random.net_.matching.state_dict()[name])
     assert not any(parameter.requires_grad for parameter in random.net_.matching.parameters())
     found = retrieved.vokenize(X)
+    for model in (retrieved, random):
+        model._retrieve(model.net_, to_batch(X, y))  # as before its second stage
     for name, ids in found.items():
         np.testing.assert_array_equal(retrieved._table[1][name].numpy(), ids)
         exchanged = random._table[1][name].numpy()
@@ -307,6 +310,7 @@ def test_padding_changes_no_loss() -> None:
     model = Vokens(voken=1.0, masked=0.0, schedule=QUICK).fit(X, y)
     wide = np.where(np.arange(9) < X.lengths["words"][:, None], X["words"], 17).astype(np.float32)
     batches = [to_batch(views, y) for views in (X, X.replace("words", wide))]
+    model._retrieve(model.net_, batches[0])  # as before its second stage
     one, two = ({**model.losses(model.net_, b), **model._matching_losses(model.net_, b)} for b in batches)
     for name in ("voken of z", "voken of motion", "hinge with z"):
         torch.testing.assert_close(two[name], one[name])
