@@ -223,6 +223,9 @@ def test_the_probe_of_zero_shot_takes_the_nearest_description() -> None:
     centre = np.eye(4)[np.arange(80) % 4]
     X, y = views(centre + 0.05 * RNG.normal(size=(80, 4)), centre), np.array(list("abcd"))[np.arange(80) % 4]
     found = zero_shot.zero_shot(fitted(X), X, y, zero_shot.describe(X, y, list("abcd")), ["b", "d"])
+    tree = {"a": "low", "b": "low", "c": "high", "d": "high"}
+    more = zero_shot.zero_shot(fitted(X), X, y, zero_shot.describe(X, y, list("abcd")), ["b", "d"], tree)
+    assert [f.name for f in more[len(found) :]] == ["hierarchical"]
     assert {f.name: f.value for f in found if f.name != "trade_off"} == {
         "accuracy": 1.0,
         "open_seen": 1.0,

@@ -37,7 +37,7 @@ def fence(seed: int, *names: str) -> Iterator[None]:
     python_state, numpy_state = random.getstate(), np.random.get_state()
     loaded = sys.modules.get("torch")
     torch_state = loaded.random.get_rng_state() if loaded else None
-    cuda_state = loaded.cuda.get_rng_state_all() if loaded and loaded.cuda.is_initialized() else None
+    cuda_state = loaded.cuda.get_rng_state_all() if loaded and loaded.cuda.is_available() else None
     value = derive(seed, *names)
     random.seed(value)
     np.random.seed(value % 2**32)

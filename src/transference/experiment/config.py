@@ -24,6 +24,10 @@ updates = 500
 [arms."transfer.distillation"]       # parameters of the method may follow
 [arms.boosted]
 method = "unimodal"
+
+[arms.plain]                         # a control of another arm: it can not win, but what it gains was not transferred
+method = "unimodal"
+control_of = "transfer.distillation"
 """
 
 from __future__ import annotations
