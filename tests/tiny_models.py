@@ -13,6 +13,9 @@ import torch
 import transformers
 from PIL import Image
 
+from transference.core.spec import ModalitySpec
+from transference.data.hub import identities
+
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "red", "fox", "dog", "sea"]
 SMALL = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
 
@@ -34,6 +37,21 @@ def save_bert(folder: Path, seed: int = 0) -> Path:
     quietly(transformers.BertModel(config, add_pooling_layer=False).save_pretrained, folder)
     transformers.BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
     return folder
+
+
+def save_gpt2(folder: Path, seed: int = 0, **settings: Any) -> Path:
+    """A causal language model over WORDS; any setting may be another."""
+    torch.manual_seed(seed)
+    form = {"vocab_size": len(WORDS), "n_positions": 32, "n_embd": 16, "n_layer": 2, "n_head": 2, **settings}
+    quietly(transformers.GPT2LMHeadModel(transformers.GPT2Config(**form)).save_pretrained, folder)
+    return folder
+
+
+def tokenised(folder: Path, length: int = 4, name: str = "t") -> ModalitySpec:
+    """A text that was read as the tokens of the model in a folder."""
+    reading = {"tokenizer": f"hf:{folder}", **identities(folder, "tokenizer"), "trained": False}
+    size = json.loads((folder / "config.json").read_text())["vocab_size"]
+    return ModalitySpec(name, "text", (length,), lengths=True, vocabulary=size + 1, reading=reading)
 
 
 def save_bare(folder: Path) -> Path:

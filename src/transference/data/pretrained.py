@@ -101,8 +101,36 @@ def load_backbone(found: Path, shown: str, kind: str) -> Backbone:
     ConfigError
         When it cannot be loaded, or lacks weights other than those of its pooling.
     """
+    model, told = _loaded(found, shown, kind, transformers.AutoModel)
+    missing = [key for key in told["missing_keys"] if "pool" not in key]
+    if missing:
+        raise ConfigError(f"The encoder {shown!r} lacks weights, such as {sorted(missing)[0]!r}. Choose another.")
+    settings = sentence_settings(found)
+    pooled = not told["missing_keys"]
+    return Backbone(model, pooled=pooled, first=settings["first"], normalise=settings["normalise"]).eval()
+
+
+def load_language_model(found: Path, shown: str) -> Any:
+    """The model in a folder with what says words at its end, in evaluation mode.
+
+    Raises
+    ------
+    ConfigError
+        When it cannot be loaded, or lacks weights.
+    """
+    model, told = _loaded(found, shown, "text", transformers.AutoModelForCausalLM)
+    if told["missing_keys"]:
+        raise ConfigError(
+            f"The language model {shown!r} lacks weights, such as {sorted(told['missing_keys'])[0]!r}. It may be an "
+            "encoder, which says no words. Choose another."
+        )
+    return model.eval()
+
+
+def _loaded(found: Path, shown: str, kind: str, auto: Any) -> tuple[Any, dict[str, Any]]:
+    """The model in a folder, and what was not as expected about its weights."""
     with loading(shown, kind), fence(0, "pretrained"):
-        model, told = transformers.AutoModel.from_pretrained(
+        return auto.from_pretrained(
             found,
             trust_remote_code=False,
             local_files_only=True,
@@ -110,12 +138,6 @@ def load_backbone(found: Path, shown: str, kind: str) -> Backbone:
             dtype=torch.float32,
             output_loading_info=True,
         )
-    missing = [key for key in told["missing_keys"] if "pool" not in key]
-    if missing:
-        raise ConfigError(f"The encoder {shown!r} lacks weights, such as {sorted(missing)[0]!r}. Choose another.")
-    settings = sentence_settings(found)
-    pooled = not told["missing_keys"]
-    return Backbone(model, pooled=pooled, first=settings["first"], normalise=settings["normalise"]).eval()
 
 
 class Pretrained:

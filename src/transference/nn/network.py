@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Self
 
 from torch import Tensor, nn
 
 from transference.core.batch import Batch
-from transference.core.spec import DataSpec
+from transference.core.spec import DataSpec, Task
 from transference.nn.encoders import Encoder, encoder
 from transference.nn.heads import head
 from transference.nn.named import ByModality
@@ -20,6 +21,15 @@ class Network(nn.Module):
         super().__init__()
         self.encoders = ByModality({name: encoder(spec.modalities[name], width) for name in names})
         self.head = head(width * inputs, spec.task)
+
+    @classmethod
+    def of(cls, encoders: Mapping[str, nn.Module], width: int, task: Task) -> Self:
+        """From encoders that are there already, and a head over (n, width)."""
+        net = cls.__new__(cls)
+        nn.Module.__init__(net)
+        net.encoders = ByModality(dict(encoders))
+        net.head = head(width, task)
+        return net
 
     def encode(self, batch: Batch, name: str) -> Tensor:
         """(n, width) representation of one modality; what a row that lacks it gets means nothing."""

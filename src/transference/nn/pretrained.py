@@ -96,6 +96,15 @@ def pretrained_encoder(modality: ModalitySpec, width: int) -> PretrainedEncoder:
     ConfigError
         When the model's files are gone, or are not those that the modality was read with.
     """
+    found, shown = model_of(modality)
+    backbone = load_backbone(found, shown, modality.kind)
+    return PretrainedEncoder(modality, width, backbone, bool(modality.reading["trained"]), shown)
+
+
+def model_of(modality: ModalitySpec) -> tuple[Path, str]:
+    """The folder of the model that a modality was read to be fine-tuned with, and how the study names it; raises
+    ConfigError as `pretrained_encoder`.
+    """
     reading = modality.reading
     what = FINE_TUNED[modality.kind]
     shown = str(reading[what])
@@ -106,5 +115,4 @@ def pretrained_encoder(modality: ModalitySpec, width: int) -> PretrainedEncoder:
             f"The encoder {shown!r} of {modality.name!r} is not the one that the rows were read for: its files differ. "
             "Put the same files back, or train again."
         )
-    backbone = load_backbone(found, shown, modality.kind)
-    return PretrainedEncoder(modality, width, backbone, bool(reading["trained"]), shown)
+    return found, shown

@@ -110,6 +110,16 @@ class Numbers(nn.Module):
         return tokens, torch.ones_like(tokens[:, :, 0], dtype=torch.bool)
 
 
+def content_of(modality: ModalitySpec, width: int) -> Words | Numbers:
+    """What a modality's tokens hold, (n, *shape) -> (n, length, width)."""
+    kind, rank = modality.kind, len(modality.shape)
+    if kind == "text":
+        return Words(modality, width)
+    in_time = (kind in ("series", "audio") and rank == 2) or (kind == "video" and rank == 4)
+    fields = kind == "image" and rank == 3 and min(modality.shape[1:]) >= SMALL
+    return Numbers(Pieces(modality) if in_time or fields else Inputs(modality), width)
+
+
 class Tokens(nn.Module):
     """One modality's tokens: what they hold, where they are, and which are real.
 
@@ -121,14 +131,7 @@ class Tokens(nn.Module):
 
     def __init__(self, modality: ModalitySpec, width: int) -> None:
         super().__init__()
-        kind, rank = modality.kind, len(modality.shape)
-        in_time = (kind in ("series", "audio") and rank == 2) or (kind == "video" and rank == 4)
-        fields = kind == "image" and rank == 3 and min(modality.shape[1:]) >= SMALL
-        self.content: Words | Numbers
-        if kind == "text":
-            self.content = Words(modality, width)
-        else:
-            self.content = Numbers(Pieces(modality) if in_time or fields else Inputs(modality), width)
+        self.content = content_of(modality, width)
         self.length = self.content.length
         self.place = Learned((self.length, width))
         self.modality = Learned((width,))
