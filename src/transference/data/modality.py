@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -14,7 +14,7 @@ OPTIONS: Mapping[Kind, frozenset[str]] = {
     "image": frozenset({"size", "channels"}),
     "video": frozenset({"size", "channels", "length"}),
     "audio": frozenset({"rate", "mels", "length"}),
-    "text": frozenset({"vocabulary", "length"}),
+    "text": frozenset({"vocabulary", "length", "units"}),
     "series": frozenset({"length"}),
     "set": frozenset({"length"}),
     "table": frozenset({"categories"}),
@@ -52,11 +52,14 @@ class ModalityConfig(BaseModel):
     mels
         Mel bands of audio; 40 when left out.
     length
-        The most that is kept of one row: words of text (when left out, the longest row, at most 1024; with an encoder
-        tokens, and what the model allows), frames of audio and video, steps of series, elements of sets (when left out,
-        the longest row).
+        The most that is kept of one row: words of text (when left out, the longest row, at most 1024; bytes, at most
+        4096; with an encoder tokens, and what the model allows), frames of audio and video, steps of series, elements
+        of sets (when left out, the longest row).
     vocabulary
         How many word numbers text has, padding included; 8192 when left out.
+    units
+        What text is cut into: "words", hashed, when left out; or "bytes" of UTF-8, from which the text can be written
+        out again, as for a language model.
     categories
         Columns of a table to be read as categories though they hold numbers.
     """
@@ -74,6 +77,7 @@ class ModalityConfig(BaseModel):
     mels: int | None = Field(default=None, ge=1)
     length: int | None = Field(default=None, ge=1)
     vocabulary: int | None = Field(default=None, ge=2, le=2**24)
+    units: Literal["words", "bytes"] | None = None
     categories: tuple[str, ...] | None = None
 
     @field_validator("columns", mode="before")
@@ -113,8 +117,12 @@ class ModalityConfig(BaseModel):
         allowed = frozenset({"length"} if self.kind == "text" else ()) if self.encoder else OPTIONS[self.kind]
         for name in sorted(frozenset().union(*OPTIONS.values()) - allowed):
             if getattr(self, name) is not None:
-                where = f"an {self.kind} with an encoder" if self.encoder else f"the kind {self.kind!r}"
+                where = f"the kind {self.kind!r} with an encoder" if self.encoder else f"the kind {self.kind!r}"
                 raise ValueError(f"The option {name!r} has no meaning for {where}. Leave it out.")
+        if self.units == "bytes" and self.vocabulary is not None:
+            raise ValueError(
+                "The option 'vocabulary' has no meaning for text in bytes, of which there are 256. Leave it out."
+            )
         if self.size is not None and min(self.size) < 1:
             raise ValueError(must_be("The 'size' option", "at least 1 pixel", self.size))
         if self.channels not in (None, 1, 3):
