@@ -117,10 +117,12 @@ def test_a_task_that_a_method_can_not_do_is_refused() -> None:
     assert "The labels of 'small' must be classes or single values in a study. Got 'multilabel'" in refused(several)
 
 
-def test_no_row_with_two_modalities_is_refused() -> None:
+def test_no_row_with_two_modalities_is_refused_where_a_method_cannot_do_without() -> None:
     data = small_data()
-    views = data.views.without("fine")
-    assert "learns from rows with two modalities, and no row has two" in refused(replace(data, views=views))
+    data = replace(data, views=data.views.without("fine"))
+    assert "learns from rows with two modalities, and no row has two" in refused(data)
+    alone = {"unimodal": {}, "transfer.generalist": {}}  # uses pairs where there are some
+    assert {cell.arm for cell in plan(small_config(arms=alone), data)} == set(alone)
 
 
 def test_an_unknown_test_label_and_a_divided_group_are_refused() -> None:

@@ -194,7 +194,7 @@ def _misfits(name: str, card: Card, data: Dataset) -> Iterator[str]:
         yield f"The arm {name!r} needs {fewest} modalities, and the data have {n}. Add one to 'secondary' in [data]."
     elif most is not None and n > most:
         yield f"The arm {name!r} takes at most {most} modalities, and the data have {n}. Name fewer in 'secondary'."
-    elif "paired" in card.needs and not (np.sum([views.present[each] for each in views.names], 0) >= 2).any():
+    elif fewest > 1 and "paired" in card.needs and np.sum([views.present[each] for each in views.names], 0).max() < 2:
         yield f"The arm {name!r} learns from rows with two modalities, and no row has two. Leave the arm out."
 
 
