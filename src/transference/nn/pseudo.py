@@ -1,4 +1,4 @@
-"""Pseudo-labels: soft ones brought to a class prior, hard ones cut at a quota. Plain numpy.
+"""Pseudo-labels: soft ones brought to a class prior, hard ones cut at a quota, both handed on to models. Plain numpy.
 
 A teacher that learned from few labels often has the order of the rows right and their share of each class wrong; its
 labels at the largest probability then teach the wrong shares. These functions keep the order and mend the shares.
@@ -154,6 +154,46 @@ def most_confident(
             rows.append(row)
             classes.append(label)
     return np.array(rows, np.int64), np.array(classes, np.int64)
+
+
+def weighted_examples(
+    rows: NDArray[np.int64], probabilities: Array, least: float
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """Soft labels for an estimator that takes weights: each row once a class, with its probability as the weight.
+
+    Parameters
+    ----------
+    rows
+        (n,) position of each row.
+    probabilities
+        (n, classes).
+    least
+        Only probabilities greater than this become examples.
+
+    Returns
+    -------
+    tuple
+        Rows, class numbers and weights, (m,) each.
+
+    Examples
+    --------
+    >>> taught = weighted_examples(np.array([5, 8]), np.array([[0.75, 0.25], [0.0, 1.0]]), 0.0)
+    >>> [part.tolist() for part in taught]
+    [[5, 5, 8], [0, 1, 1], [0.75, 0.25, 1.0]]
+    """
+    place, classes = np.nonzero(probabilities > least)
+    return rows[place], classes, probabilities[place, classes]
+
+
+def by_row(labels: Array, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """(largest row + 1, k) soft labels by the number that a batch has for each row; nan where there is no such row.
+
+    >>> by_row(np.array([[0.25, 0.75], [1.0, 0.0]]), np.array([2, 0])).tolist()
+    [[1.0, 0.0], [nan, nan], [0.25, 0.75]]
+    """
+    table = np.full((rows.max() + 1, labels.shape[1]), np.nan, np.float32)
+    table[rows] = labels
+    return table
 
 
 def _matched(logits: Array, prior: Array, shift: Array, tolerance: float, most: int) -> tuple[Array, Array]:

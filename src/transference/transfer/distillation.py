@@ -38,11 +38,20 @@ from transference.core.batch import Batch
 from transference.core.errors import ConfigError, DataError, must_be
 from transference.core.method import Card, Method
 from transference.core.parameters import Interval, Options
-from transference.core.spec import DataSpec, Task
+from transference.core.spec import DataSpec
 from transference.core.views import Views
 from transference.nn.losses import soft_cross_entropy, supervised
 from transference.nn.network import Network
-from transference.nn.pseudo import class_shares, match_prior, most_confident, quotas, sharpen, soften
+from transference.nn.pseudo import (
+    by_row,
+    class_shares,
+    match_prior,
+    most_confident,
+    quotas,
+    sharpen,
+    soften,
+    weighted_examples,
+)
 from transference.train.estimator import EstimatorMethod
 from transference.train.models import check_model, is_neural_default, new_model, one
 from transference.train.neural import NeuralMethod
@@ -174,7 +183,7 @@ class Distillation(NeuralMethod):
         if not is_neural_default(self.student):
             self._learn_estimator(X, target, q)
             return
-        self._taught = None if q is None else _by_row(q, X.rows)
+        self._taught = None if q is None else torch.from_numpy(by_row(q, X.rows))
         try:
             super().learn(X, target)
         finally:
@@ -219,7 +228,9 @@ class Distillation(NeuralMethod):
         if q is None or not len(pairs):
             self.student_ = student.fit_encoded(primary, target, task)
         elif student.accepts_weights:
-            rows, taught, share = _weighted(pairs, q[pairs], task)
+            rows, taught, share = pairs, q[pairs, 0], np.ones(len(pairs))
+            if task.kind == "classification":
+                rows, taught, share = weighted_examples(pairs, q[pairs], LEAST)
             n = len(np.union1d(known, pairs))  # the weights sum to the number of rows, as without a teacher
             given = np.full(len(known), (1 - self.weight) * n / max(1, len(known)))
             weight = np.r_[given, self.weight * n / len(pairs) * share]
@@ -263,20 +274,3 @@ def _hard(p: NDArray[np.float64], prior: NDArray[np.float64] | None) -> NDArray[
     q = np.zeros((n, k))
     q[rows, classes] = 1.0
     return q
-
-
-def _weighted(
-    pairs: NDArray[np.int64], q: NDArray[np.float64], task: Task
-) -> tuple[NDArray[np.int64], NDArray[Any], NDArray[np.float64]]:
-    """Each pair once per class, with its probability; for values once, with its value. Rows, labels, weights."""
-    if task.kind != "classification":
-        return pairs, q[:, 0], np.ones(len(pairs))
-    place, classes = np.nonzero(q > LEAST)
-    return pairs[place], classes, q[place, classes]
-
-
-def _by_row(labels: NDArray[np.float64], rows: NDArray[np.int64]) -> Tensor:
-    """(largest row + 1, k): the labels by the number that a batch has for each row."""
-    table = np.full((rows.max() + 1, labels.shape[1]), np.nan, np.float32)
-    table[rows] = labels
-    return torch.from_numpy(table)
