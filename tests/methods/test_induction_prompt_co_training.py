@@ -348,7 +348,7 @@ def test_without_prompts_the_secondary_is_shown_with_all_words(tmp_path: Path) -
         ),
         ({"chat": {"model": "m"}, "prompts": ["is it?"]}, "A prompt must be a text with look or read in braces"),
         ({"chat": {"model": "m"}, "prompts": ["{read.__class__}"]}, "A prompt must be a text with look or read"),
-        ({"chat": {"model": "m"}, "prompts": ["{read"]}, "A prompt must be a text with names in braces"),
+        ({"chat": {"model": "m"}, "prompts": ["{read"]}, r"The template .* cannot be read: .* Write a brace as"),
         (
             {"chat": {"model": "m"}, "words": {"plus": "Good", "minus": "good "}},
             "must be different words of the classes",

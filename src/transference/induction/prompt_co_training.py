@@ -38,7 +38,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from string import Formatter
 from typing import Any, ClassVar
 
 import numpy as np
@@ -58,6 +57,7 @@ from transference.core.spec import DataSpec, Task
 from transference.core.views import Views
 from transference.data.chat import Answer, Chat
 from transference.data.loader import chunks
+from transference.data.questions import fields_of
 from transference.data.rendering import as_texts
 from transference.data.tabular import features
 from transference.nn.losses import supervised
@@ -306,12 +306,12 @@ class PromptCoTraining(Method):
         texts: dict[str, list[str]] = {}
         asked: dict[tuple[int, int], str] = {}
         for k, prompt in enumerate(prompts):
-            if not fields(prompt) or not set(fields(prompt)) <= set(X.names):
+            if not fields_of(prompt) or not set(fields_of(prompt)) <= set(X.names):
                 raise ConfigError(must_be("A prompt", f"a text with {' or '.join(X.names)} in braces", repr(prompt)))
-            texts |= {name: [*as_texts(X, name), *EMPTY] for name in fields(prompt) if name not in texts}
-            there = np.logical_and.reduce([X.present[name] for name in fields(prompt)])
+            texts |= {name: [*as_texts(X, name), *EMPTY] for name in fields_of(prompt) if name not in texts}
+            there = np.logical_and.reduce([X.present[name] for name in fields_of(prompt)])
             for row in [*np.flatnonzero(there).tolist(), *range(len(X), len(X) + len(EMPTY))]:
-                asked[row, k] = prompt.format(**{name: texts[name][row] for name in fields(prompt)})
+                asked[row, k] = prompt.format(**{name: texts[name][row] for name in fields_of(prompt)})
         talks = [[{"role": "user", "content": text}] for text in asked.values()]
         phi = np.full((len(X) + len(EMPTY), len(prompts), len(words)), np.nan)
         for place, answer in zip(asked, Chat.of(self.chat or {}).ask(talks, most=8, likely=20), strict=True):
@@ -349,14 +349,6 @@ class _Small(NeuralMethod):
         self.net_.eval()
         with torch.inference_mode():
             return _unfitness(torch.cat([self.scores(self.net_, part) for part in chunks(rows)]), rows.target)
-
-
-def fields(prompt: str) -> list[str]:
-    """The names in braces; of ``"{review} Is it {{good}}?"`` the first."""
-    try:
-        return [name for _, name, _, _ in Formatter().parse(prompt) if name is not None]
-    except ValueError as error:
-        raise ConfigError(must_be("A prompt", "a text with names in braces", f"{prompt!r}: {error}")) from error
 
 
 def word_probabilities(answer: Answer, words: Sequence[str]) -> NDArray[np.float64]:
