@@ -1,4 +1,4 @@
-"""Co-training: the pseudo-code as a loop, the simulation that made it known, and what never changes."""
+"""Co-training: the pseudo-code as a loop, and what never changes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sklearn.naive_bayes import GaussianNB, MultinomialNB
+from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline
 
 from transference.core.errors import ConfigError, DataError
@@ -19,21 +19,6 @@ SHORT = Schedule(updates=40, batch_size=16)
 RAW = make_pipeline(GaussianNB())  # a pipeline is given the numbers as they are
 
 
-def documents(seed: int, same: bool, n: int = 800, words: int = 400, length: int = 20) -> tuple[Views, Any, Any]:
-    """Word counts of two views, independent given the class, or twice the same; 3 + 9 rows are labelled."""
-    generator = np.random.default_rng(seed)
-    truth = (generator.random(n) < 0.25).astype(int)
-    truth[:12] = [1] * 3 + [0] * 9
-    counts = []
-    for _ in range(2):
-        rate = generator.dirichlet(np.full(words, 0.5), size=2)
-        rate[1] = 0.3 * rate[0] + 0.7 * rate[1]
-        counts.append(np.stack([generator.multinomial(length, rate[c]) for c in truth]))
-    y = np.where(truth == 1, "rare", "big").astype(object)
-    y[12:] = None
-    return Views.of(primary="links", links=counts[0], page=counts[0] if same else counts[1]), y, truth
-
-
 def gaussians(n: int = 120, labelled: int = 8, seed: int = 0) -> tuple[Views, Any]:
     generator = np.random.default_rng(seed)
     truth = np.arange(n) % 4 > 0  # one of four is False
@@ -41,26 +26,6 @@ def gaussians(n: int = 120, labelled: int = 8, seed: int = 0) -> tuple[Views, An
     y = np.where(truth, "big", "rare").astype(object)
     y[labelled:] = None
     return Views.of(primary="a", **views), y
-
-
-def test_independent_views_teach_each_other_and_a_copy_teaches_less() -> None:
-    """An error of about 12 % falls below 1.5 % with nine seeds of ten or more; with a copy it falls less."""
-    errors = []
-    for seed in range(10):
-        after = []
-        for same in (False, True):
-            X, y, truth = documents(seed, same)
-            supervised = [MultinomialNB().fit(X[name][:12], truth[:12]).predict_proba(X[name]) for name in X.names]
-            before = np.mean((supervised[0] * supervised[1]).argmax(1)[12:] != truth[12:])
-            method = create("induction.co_training", models=MultinomialNB(), rounds=30, growth=1).fit(X, y)
-            taught = [model.decide(X.only([name], primary=name)) for name, model in method.models_.items()]
-            after.append(np.mean((taught[0] * taught[1]).argmax(1)[12:] != truth[12:]))
-            assert before > 0.08
-        errors.append(after)
-    independent, copied = np.transpose(errors)
-    assert np.mean(independent < 0.015) >= 0.9
-    assert np.mean(independent < copied) >= 0.9
-    assert independent.mean() < 0.2 * copied.mean()
 
 
 def test_a_slow_reference_loop_adds_the_same_rows() -> None:

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from transference.nn.queue import UnitQueue
 
@@ -50,3 +51,40 @@ def test_it_keeps_no_gradient_and_lives_in_the_state() -> None:
         each.enqueue(some(3, 2))
     assert torch.equal(queue.vectors, other.vectors)
     assert torch.equal(queue.place, other.place)
+
+
+def test_rows_are_held_once_and_the_oldest_make_room() -> None:
+    """As a slow loop does it: a row that is held is renewed in its place, a new one takes the next place."""
+    queue, ring, place = UnitQueue(5, 3), [[0.0] * 3 for _ in range(5)], 0
+    numbers: list[int | None] = [None] * 5
+    for seed, rows in enumerate([[7, -1], [2, -1, 9], [], [7, 11, 9, 0], [3, 1, 8, 11, 5, 6, 12], [6]]):
+        values = F.normalize(some(len(rows), seed), dim=1)
+        fresh = []
+        for row, value in zip(rows, values.tolist(), strict=True):
+            if row in numbers:
+                ring[numbers.index(row)] = value
+            else:
+                fresh.append((row, value))
+        for row, value in fresh:
+            ring[place], numbers[place] = value, row
+            place = (place + 1) % 5
+        queue.enqueue(values * 3, torch.tensor(rows, dtype=torch.int64))
+        assert queue.rows.tolist() == [-1 if number is None else number for number in numbers]
+        torch.testing.assert_close(queue.vectors, torch.tensor(ring))
+        assert len(set(numbers) - {None}) == int(queue.count)
+    assert int(queue.place) == place
+
+
+def test_queues_of_several_vectors_move_in_step() -> None:
+    together, apart = UnitQueue(4, 2, 3), [UnitQueue(4, 3) for _ in range(2)]
+    for seed, n in enumerate((3, 2, 6)):
+        values = torch.randn(n, 2, 3, generator=torch.Generator().manual_seed(seed))
+        together.enqueue(values)
+        for k, queue in enumerate(apart):
+            queue.enqueue(values[:, k])
+    for k, queue in enumerate(apart):
+        torch.testing.assert_close(together.vectors[:, k], queue.vectors)
+    assert together.rows.tolist() == [-1] * 4
+    torch.testing.assert_close(together.vectors.norm(dim=2), torch.ones(4, 2))
+    together.enqueue(torch.zeros(1, 2, 3))
+    assert (together.vectors.norm(dim=2) == 0).sum() == 2

