@@ -10,8 +10,9 @@ from tiny_models import save_bert, save_gpt2
 
 from transference.core.errors import ConfigError
 from transference.core.spec import ModalitySpec
+from transference.data.hub import identities
 from transference.nn.initial import initialise
-from transference.nn.trunk import Trunk, given_trunk, is_tokenised, numbers_of, own_trunk, trunk_of
+from transference.nn.trunk import Trunk, given_trunk, is_tokenised, numbers_of, own_trunk, says_words, trunk_of
 
 torch.set_num_threads(1)
 
@@ -103,6 +104,14 @@ def test_words_keep_their_numbers_and_tokens_lose_one() -> None:
     assert real.tolist() == [[True, True, False], [True, False, False]]
     assert trunk_of(hashed) is None
     assert is_tokenised(tokens)
+
+
+def test_a_language_model_is_known_by_its_settings(tmp_path: Path) -> None:
+    for save, says in ((save_gpt2, True), (save_bert, False)):
+        folder = save(tmp_path / save.__name__)
+        reading = {"tokenizer": f"hf:{folder}", **identities(folder, "tokenizer")}
+        assert says_words(ModalitySpec("t", "text", (3,), vocabulary=9, reading=reading)) == says
+    assert not says_words(ModalitySpec("t", "text", (3,), vocabulary=9))
 
 
 def test_what_is_no_language_model_is_told(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ move is up to the method.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -203,6 +204,15 @@ def trunk_of(modality: ModalitySpec, *, says: bool = False, random: bool = False
 def is_tokenised(modality: ModalitySpec) -> bool:
     """Whether a text was read as the tokens of a pretrained model."""
     return modality.kind == "text" and FINE_TUNED["text"] in modality.reading
+
+
+def says_words(modality: ModalitySpec) -> bool:
+    """Whether the model whose tokens a text was read as is a language model, by what its settings say of its form."""
+    if not is_tokenised(modality):
+        return False
+    found, _ = model_of(modality)
+    forms = json.loads((found / "config.json").read_text(encoding="utf-8")).get("architectures") or []
+    return any(str(form).endswith(("ForCausalLM", "LMHeadModel")) for form in forms)
 
 
 def numbers_of(modality: ModalitySpec, values: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
