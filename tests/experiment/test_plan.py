@@ -117,6 +117,18 @@ def test_a_task_that_a_method_can_not_do_is_refused() -> None:
     assert "The labels of 'small' must be classes or single values in a study. Got 'multilabel'" in refused(several)
 
 
+def test_an_arm_that_would_learn_from_the_test_rows_through_another_door_is_refused() -> None:
+    def arms(name: str) -> dict[str, Any]:
+        return {"unimodal": {}, "transfer.highmmt": {"others": {"more": {"set": name}}}}
+
+    wording = "also learns from 'more', the set of this study, which is split anew for each seed"
+    assert wording in refused(arms=arms("small"))
+    assert plan(small_config(arms=arms("digits")), small_data())
+    data = small_data()
+    split = np.where(np.arange(len(data)) % 4, "train", "test").astype(object)
+    assert plan(small_config(arms=arms("small")), replace(data, split=split))  # whose test rows are known, and left out
+
+
 def test_no_row_with_two_modalities_is_refused_where_a_method_cannot_do_without() -> None:
     data = small_data()
     data = replace(data, views=data.views.without("fine"))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -67,7 +67,7 @@ def plan(config: Config, data: Dataset) -> list[Cell]:
             )
         _check_task(config, data, cards, faults)
         for name, card in cards.items():
-            for message in _misfits(name, card, data):
+            for message in (*_misfits(name, card, data), *_own_rows(name, config, data)):
                 faults.add(message)
         _check_rows(config, data, faults)
     return [
@@ -196,6 +196,19 @@ def _misfits(name: str, card: Card, data: Dataset) -> Iterator[str]:
         yield f"The arm {name!r} takes at most {most} modalities, and the data have {n}. Name fewer in 'secondary'."
     elif fewest > 1 and "paired" in card.needs and np.sum([views.present[each] for each in views.names], 0).max() < 2:
         yield f"The arm {name!r} learns from rows with two modalities, and no row has two. Leave the arm out."
+
+
+def _own_rows(name: str, config: Config, data: Dataset) -> Iterator[str]:
+    """Where an arm also learns from another set, that one must not hold the rows that this study tests on."""
+    others = config.arms[name].parameters.get("others")
+    if data.split is not None or not isinstance(others, Mapping):
+        return
+    for key, other in others.items():
+        if isinstance(other, Mapping) and other.get("set") == config.data.set:
+            yield (
+                f"The arm {name!r} also learns from {key!r}, the set of this study, which is split anew for each seed: "
+                "test rows would train. Leave it out of 'others'."
+            )
 
 
 def _check_rows(config: Config, data: Dataset, faults: Faults) -> None:
