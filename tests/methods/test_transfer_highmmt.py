@@ -12,13 +12,14 @@ from sklearn.metrics import adjusted_rand_score
 from torch import Tensor
 
 from transference.core.errors import ConfigError, DataError
+from transference.core.spec import Task
 from transference.core.views import Views
 from transference.data.dataset import Dataset
 from transference.data.loader import to_batch
 from transference.nn.heterogeneity import usable_information
 from transference.nn.perceiver import thinned
 from transference.train.schedule import Schedule
-from transference.transfer.highmmt import HighMMT
+from transference.transfer.highmmt import HighMMT, _Subject
 
 torch.set_num_threads(1)
 
@@ -166,6 +167,17 @@ def test_planted_groups_are_found() -> None:
         again: Any = HighMMT(width=16).restore(model.spec_, model.net_.state_dict())
         assert len(again.net_.encoders) == 2
         np.testing.assert_array_equal(again.decide(X), model.decide(X))
+
+
+def test_what_is_lost_is_measured_on_rows_that_trained_nothing() -> None:
+    X, y = rows(24)
+    target = np.where(np.arange(24) % 6 == 5, -1, y)
+    X = X.replace("b", X["b"], present=np.arange(24) % 8 != 2)
+    subject = _Subject(X, target, Task("classification", ("p", "q"), 2), "b", 0)
+    assert sorted([*subject.train, *subject.test]) == [k for k in range(24) if k % 6 != 5 and k % 8 != 2]
+    for half in (subject.train, subject.test):
+        assert abs(np.bincount(target[half])[0] - np.bincount(target[half])[1]) <= 1
+        assert len(half) in (8, 9)
 
 
 def test_distances_are_measured_across_sets_and_tasks_too() -> None:

@@ -154,8 +154,8 @@ def speaks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.01)
     torch.manual_seed(0)
-    for step in range(400):
-        optimizer.param_groups[0]["lr"] = 3e-3 * min(1.0, step / 20, 4 * (1 - step / 400))
+    for step in range(300):
+        optimizer.param_groups[0]["lr"] = 3e-3 * min(1.0, step / 20, 4 * (1 - step / 300))
         text = episodes(*bindings(64), torch.randint(2, (64, 6)))
         logits = model(text[:, :-1]).logits
         loss = F.cross_entropy(logits[:, 5::2].flatten(0, 1), text[:, 6::2].flatten())
